@@ -1,0 +1,139 @@
+/** Debian packages that tests need: said before they are installed, no service among them is ever started. */
+
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { run } from "./netns/command.ts";
+
+export interface Tool {
+  readonly package: string;
+  /** The program or file that shows that it is there. */
+  readonly probe: string;
+  readonly why: string;
+}
+
+/** What the demonstration needs. */
+export const DEMO_TOOLS: readonly Tool[] = [
+  { package: "iproute2", probe: "ip", why: "makes namespaces and links" },
+  { package: "iptables", probe: "iptables", why: "weave's rules for expose" },
+  { package: "netcat-openbsd", probe: "nc", why: "sends a line" },
+];
+
+/** What the tests need on top. */
+export const TEST_TOOLS: readonly Tool[] = [
+  ...DEMO_TOOLS,
+  { package: "nftables", probe: "nft", why: "loses packets and makes NAT in emulated networks" },
+  { package: "iputils-ping", probe: "ping", why: "asks whether a host answers" },
+  { package: "iperf3", probe: "iperf3", why: "loads the network" },
+  { package: "tcpdump", probe: "tcpdump", why: "looks at what is on the wire" },
+  { package: "ethtool", probe: "ethtool", why: "shows offload settings" },
+  { package: "procps", probe: "ps", why: "looks for processes left behind" },
+  { package: "libsodium23", probe: "/usr/lib/*/libsodium.so.23", why: "the fast way to encrypt" },
+  { package: "gcc", probe: "gcc", why: "prints the layouts of C structs" },
+  { package: "libc6-dev", probe: "/usr/include/linux/if_tun.h", why: "the kernel's headers" },
+  { package: "gcc-aarch64-linux-gnu", probe: "aarch64-linux-gnu-gcc", why: "prints them for arm64" },
+  { package: "libc6-dev-arm64-cross", probe: "/usr/aarch64-linux-gnu/include/linux/if_tun.h", why: "the same headers" },
+  { package: "qemu-user-static", probe: "qemu-aarch64-static", why: "starts arm64 programs" },
+  { package: "libc6-arm64-cross", probe: "/usr/aarch64-linux-gnu/lib/libc.so.6", why: "what they are linked with" },
+  {
+    package: "libgcc-s1-arm64-cross",
+    probe: "/usr/aarch64-linux-gnu/lib/libgcc_s.so.1",
+    why: "what they are linked with",
+  },
+];
+
+/** What the runtime base is fetched with where Deno cannot fetch it. */
+export const PIP: Tool = { package: "python3-pip", probe: "pip3", why: "fetches the runtime base of the executable" };
+
+/** A Docker engine and an image, unpacked and never installed: an engine that is installed is started at the next boot. */
+const DOCKER_PACKAGES = ["docker.io", "containerd", "runc", "tini", "libdevmapper1.02.1", "busybox-static"];
+
+/** Installs what is missing; says first what and why. Throws when it cannot. */
+export async function ensureTools(tools: readonly Tool[]): Promise<void> {
+  const missing = tools.filter((tool) => !isThere(tool.probe));
+  if (missing.length === 0) return;
+  console.log("Installing Debian packages:");
+  for (const tool of missing) console.log(`  ${tool.package.padEnd(22)} ${tool.why}`);
+  await withServicesDenied(async () => {
+    await apt(["update", "-qq"]);
+    await apt(["install", "-qq", "--yes", "--no-install-recommends", ...missing.map((tool) => tool.package)]);
+  });
+}
+
+/**
+ * The folder of an unpacked Docker engine (`usr/sbin/dockerd`, `bin/busybox`), downloaded once. Nothing outside our cache
+ * changes.
+ */
+export async function dockerTree(): Promise<string> {
+  const cache = join(Deno.env.get("XDG_CACHE_HOME") || join(homedir(), ".cache"), "weave-build");
+  const tree = join(cache, "docker");
+  if (isThere(join(tree, "usr/sbin/dockerd"))) return tree;
+  console.log(`Unpacking Debian packages into ${tree}: ${DOCKER_PACKAGES.join(", ")}`);
+  const folder = await Deno.makeTempDir({ prefix: "weave-docker-" });
+  try {
+    await apt(["update", "-qq"]);
+    // As root and into a folder that apt's own user cannot write: it would warn about that.
+    await run(
+      ["sh", "-ec", `cd "$1"; shift; apt-get download -qq -o APT::Sandbox::User=root "$@"`, "sh", folder].concat(
+        DOCKER_PACKAGES,
+      ),
+      { timeoutMs: 300_000 },
+    );
+    const unpacked = join(folder, "tree");
+    for (const entry of Deno.readDirSync(folder)) {
+      if (entry.name.endsWith(".deb")) await run(["dpkg-deb", "-x", join(folder, entry.name), unpacked]);
+    }
+    await Deno.mkdir(cache, { recursive: true });
+    await run(["cp", "-a", unpacked, tree], { timeoutMs: 60_000 });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+  return tree;
+}
+
+/** Is this program in the path, or does this path exist? A `*` stands for one folder's name. */
+export function isThere(probe: string): boolean {
+  if (probe.includes("*")) {
+    const [before, after] = probe.split("*") as [string, string];
+    return namesIn(before).some((name) => exists(before + name + after));
+  }
+  if (probe.startsWith("/")) return exists(probe);
+  const path = `${Deno.env.get("PATH") ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
+  return path.split(":").some((folder) => exists(join(folder, probe)));
+}
+
+/** Debian asks this file before it starts a service; ours says no, and goes again. An administrator's own stays. */
+async function withServicesDenied(action: () => Promise<void>): Promise<void> {
+  const policy = "/usr/sbin/policy-rc.d";
+  const ours = !exists(policy);
+  if (ours) await Deno.writeTextFile(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  try {
+    await action();
+  } finally {
+    if (ours) await Deno.remove(policy);
+  }
+}
+
+async function apt(args: string[]): Promise<void> {
+  if (!isThere("apt-get")) throw new Error("Cannot install packages: there is no apt-get; please install them by hand");
+  await run(["apt-get", "-o", "DPkg::Lock::Timeout=120", ...args], {
+    env: { DEBIAN_FRONTEND: "noninteractive" },
+    timeoutMs: 600_000,
+  });
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return [...Deno.readDirSync(folder)].map((entry) => entry.name);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,21 @@
+/** Tests that need what a machine may lack. The runner finds the reason where Deno's report has room for it: in the name. */
+
+const MARK = " [skipped: ";
+
+/** Registers a test that runs unless there is a reason not to. */
+export function testUnless(
+  reason: string | undefined,
+  name: string,
+  body: (t: Deno.TestContext) => void | Promise<void>,
+) {
+  if (reason === undefined) Deno.test(name, body);
+  else Deno.test({ name: `${name}${MARK}${reason}]`, ignore: true, fn: body });
+}
+
+/** Takes name and reason of a skipped test apart. */
+export function skipReason(name: string): { name: string; reason: string } {
+  const at = name.indexOf(MARK);
+  return at < 0
+    ? { name, reason: "it does not say why" }
+    : { name: name.slice(0, at), reason: name.slice(at + MARK.length, -1) };
+}
