@@ -108,16 +108,17 @@ export class EmulatedHost implements AsyncDisposable {
 
   /** Runs `weave …` and returns its standard output; exit status other than 0 throws. */
   async weave(...args: string[]): Promise<string> {
-    return (await this.exec(this.#weave(args), this.#weaveOptions())).stdout.trim();
+    return (await this.exec([...this.weaveCommand(), ...args], this.#weaveOptions())).stdout.trim();
   }
 
   /** Runs `weave …` whatever its exit status. */
   attemptWeave(...args: string[]): Promise<CommandResult> {
-    return this.attempt(this.#weave(args), this.#weaveOptions());
+    return this.attempt([...this.weaveCommand(), ...args], this.#weaveOptions());
   }
 
-  #weave(args: readonly string[]): string[] {
-    return [...this.#options.weave ?? compiledWeave(), ...args];
+  /** What stands before the arguments of a weave command. */
+  weaveCommand(): readonly string[] {
+    return this.#options.weave ?? compiledWeave();
   }
 
   #weaveOptions(): CommandOptions {

@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import type { EmulatedHost } from "./host.ts";
+import { Lab } from "./lab.ts";
+import { attachNew, line, routerPid, waitEstablished, waitPing } from "./mesh.ts";
+
+const CYCLES = 200;
+
+Deno.test("weave attach gives a container ethwe and its address, the same when done twice", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  await host.weave("launch");
+  const c1 = await host.container("c1");
+  for (let i = 0; i < 2; i++) {
+    assert.equal(await host.weave("attach", "10.0.0.1/24", "10.1.0.1/24", c1.reference), "10.0.0.1 10.1.0.1");
+  }
+  assert.match(await c1.sh("ip -4 -o address show ethwe"), /10\.0\.0\.1\/24.*\n.*10\.1\.0\.1\/24/);
+  assert.match(await c1.sh("ip link show ethwe"), /mtu 1376 .*state UP/);
+  assert.match(await c1.sh("ip route show 224.0.0.0/4"), /dev ethwe/);
+
+  const mac = (await c1.sh("cat /sys/class/net/ethwe/address")).trim();
+  const id = await c1.sh("stat -L -c '%d-%i' /run/netns/c1");
+  const shown = (await host.weave("ps")).split("\n");
+  assert.match(shown[0]!, /^weave:expose ([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
+  assert.equal(shown[1], `netns-${id} ${mac} 10.0.0.1/24 10.1.0.1/24`);
+
+  assert.equal(await host.weave("detach", "10.0.0.1/24", c1.reference), "10.0.0.1");
+  assert.doesNotMatch(await c1.sh("ip -4 -o address show ethwe"), /10\.0\.0\.1\//);
+  await host.weave("detach", "10.1.0.1/24", c1.reference);
+  assert.equal((await c1.attempt(["ip", "link", "show", "ethwe"])).code, 1);
+
+  await host.weave("attach", "--no-multicast-route", "10.0.0.1/24", c1.reference);
+  assert.equal(await c1.sh("ip route show 224.0.0.0/4"), "");
+});
+
+Deno.test("containers of different subnets do not reach each other, and one moves live from one to the other", async () => {
+  await using lab = new Lab();
+  const { hosts: [a, b] } = await line(lab, 2);
+  await a!.weave("launch");
+  await b!.weave("launch", a!.address());
+  await waitEstablished(a!, [b!]);
+  const mover = await attachNew(a!, "mover", "10.0.0.1/24");
+  await attachNew(b!, "c2", "10.0.0.2/24");
+  await attachNew(b!, "c3", "10.10.0.3/24");
+  await waitPing(mover, "10.0.0.2");
+  assert.ok(!await mover.pings("10.10.0.3"));
+
+  await a!.weave("attach", "10.10.0.1/24", mover.reference);
+  await a!.weave("detach", "10.0.0.1/24", mover.reference);
+  await waitPing(mover, "10.10.0.3", 2_000);
+  assert.ok(!await mover.pings("10.0.0.2"));
+});
+
+Deno.test("weave attach refuses an address that somebody answers for, and names the MAC", async () => {
+  await using lab = new Lab();
+  const { hosts: [a, b] } = await line(lab, 2);
+  await a!.weave("launch");
+  await b!.weave("launch", a!.address());
+  await waitEstablished(a!, [b!]);
+  const c1 = await attachNew(a!, "c1", "10.0.0.1/24");
+  const holder = (await c1.sh("cat /sys/class/net/ethwe/address")).trim();
+  const c2 = await b!.container("c2");
+  const refused = await b!.attemptWeave("attach", "10.0.0.1/24", c2.reference);
+  assert.equal(refused.code, 1);
+  assert.ok(refused.stderr.includes(holder), refused.stderr);
+  assert.equal((await c2.attempt(["ip", "link", "show", "ethwe"])).code, 1, "nothing is left of the attempt");
+});
+
+Deno.test("attached containers of one host talk while its router is stopped", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  await host.weave("launch");
+  const c1 = await attachNew(host, "c1", "10.0.0.1/24");
+  await host.weave("stop");
+  await attachNew(host, "c2", "10.0.0.2/24");
+  await waitPing(c1, "10.0.0.2", 2_000);
+});
+
+Deno.test(`${CYCLES} times attach and detach leave no link, rule, descriptor or process behind`, async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  await host.weave("launch");
+  const c1 = await host.container("c1");
+  await host.weave("attach", "10.0.0.1/24", c1.reference);
+  await host.weave("detach", "10.0.0.1/24", c1.reference);
+  const before = await inventory(host);
+  const started = performance.now();
+  for (let i = 0; i < CYCLES; i++) {
+    await host.weave("attach", "10.0.0.1/24", c1.reference);
+    await host.weave("detach", "10.0.0.1/24", c1.reference);
+  }
+  console.log(`${Math.round((performance.now() - started) / CYCLES / 2)} ms a command`);
+  assert.deepEqual(await inventory(host), before);
+});
+
+/** All that could be left behind on a host. */
+async function inventory(host: EmulatedHost): Promise<Record<string, string>> {
+  const pid = await routerPid(host);
+  return {
+    links: await host.sh("ip -o link | cut -d: -f2 | sort"),
+    containerLinks: await host.sh("ip -n c1 -o link | cut -d: -f2 | sort"),
+    rules: await host.sh("iptables-save | grep '^[-:]' | sed 's/ \\[.*//' | sort"),
+    descriptors: await host.sh(`ls /proc/${pid}/fd | wc -l`),
+    processes: await host.sh("ps -eo stat,comm --no-headers | grep -vE ' (ps|sh|grep|cat)$' | sort"),
+    files: await host.sh("find /run /var/lib/weave -xdev -type f | grep -v '^/run/\\.' | sort"),
+  };
+}

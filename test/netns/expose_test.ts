@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import type { EmulatedHost } from "./host.ts";
+import { Lab, makeRouter } from "./lab.ts";
+import { attachNew, line, waitEstablished, waitPing } from "./mesh.ts";
+
+Deno.test("weave expose opens a subnet to the host, and weave hide closes it", async () => {
+  await using lab = new Lab();
+  const { hosts: [a, b] } = await line(lab, 2);
+  await a!.weave("launch");
+  await b!.weave("launch", a!.address());
+  await waitEstablished(a!, [b!]);
+  const rulesBefore = await rules(a!);
+  const local = await attachNew(a!, "c1", "10.0.0.1/24");
+  const remote = await attachNew(b!, "c2", "10.0.0.2/24");
+  await attachNew(a!, "c3", "10.2.0.3/24");
+  await waitPing(local, "10.0.0.2");
+  assert.ok(!await hostPings(a!, "10.0.0.1"));
+
+  for (let i = 0; i < 2; i++) {
+    assert.equal(await a!.weave("expose", "10.0.0.100/24"), "10.0.0.100");
+    assert.ok(await hostPings(a!, "10.0.0.1"));
+    assert.ok(await hostPings(a!, "10.0.0.2"));
+    assert.ok(!await hostPings(a!, "10.2.0.3"));
+    assert.ok(await remote.pings("10.0.0.100"));
+  }
+  assert.match((await a!.weave("ps")).split("\n")[0]!, /^weave:expose \S+ 10\.0\.0\.100\/24$/);
+  const exposed = await rules(a!);
+  assert.ok(exposed.includes("-A WEAVE -s 10.0.0.0/24 -d 224.0.0.0/4 -j RETURN"), exposed.join("\n"));
+  assert.ok(exposed.includes("-A WEAVE-EXPOSE -d 10.0.0.0/24 -j ACCEPT"));
+
+  for (let i = 0; i < 2; i++) {
+    assert.equal(await a!.weave("hide", "10.0.0.100/24"), "10.0.0.100");
+    assert.ok(!await hostPings(a!, "10.0.0.1"));
+  }
+  assert.deepEqual(await rules(a!), rulesBefore);
+});
+
+Deno.test("an exposed subnet reaches beyond the host and is reached from there", async () => {
+  for (const bridgeNetfilter of ["0", "1"]) {
+    await using lab = new Lab();
+    const [a, b, outside] = [await lab.host("a"), await lab.host("b"), await lab.host("outside")];
+    await lab.link(a, b);
+    await lab.link(a, outside);
+    await makeRouter(a);
+    await a.sh("iptables -P FORWARD DROP"); // as Docker sets it
+    await a.weave("launch");
+    await b.weave("launch", a.address(b));
+    await waitEstablished(a, [b]);
+    await a.sh(
+      `[ ! -e /proc/sys/net/bridge ] || echo ${bridgeNetfilter} > /proc/sys/net/bridge/bridge-nf-call-iptables`,
+    );
+    const local = await attachNew(a, "c1", "10.0.0.1/24");
+    const remote = await attachNew(b, "c2", "10.0.0.2/24");
+    await waitPing(local, "10.0.0.2");
+    await a.weave("expose", "10.0.0.100/24");
+
+    // Out of the subnet, masqueraded: the outside host has no way back to 10.0.0.0/24.
+    await remote.sh("ip route add default via 10.0.0.100");
+    await waitPing(remote, outside.address(), 5_000);
+    // Into the subnet, through a route.
+    await outside.sh(`ip route add 10.0.0.0/24 via ${a.address(outside)}`);
+    assert.ok(await hostPings(outside, "10.0.0.2"));
+    await a.weave("hide", "10.0.0.100/24");
+    assert.ok(!await hostPings(outside, "10.0.0.2"));
+  }
+});
+
+Deno.test("exposures survive a restart of the router, --without-masquerade included", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  await host.weave("launch");
+  await host.weave("expose", "10.0.0.100/24");
+  await host.weave("expose", "--without-masquerade", "10.1.0.100/24");
+  const before = await rules(host);
+  await host.weave("stop");
+  await host.weave("launch");
+  assert.deepEqual(await rules(host), before);
+  assert.match(await host.weave("ps", "weave:expose"), /10\.0\.0\.100\/24 10\.1\.0\.100\/24/);
+});
+
+Deno.test("weave reset leaves nothing of ours on the host", async () => {
+  await using lab = new Lab();
+  const { hosts: [a, b] } = await line(lab, 2);
+  await a!.sh("iptables -t nat -A PREROUTING -p tcp --dport 2211 -j DNAT --to-destination 10.0.0.1:4422");
+  const before = await everything(a!);
+  await a!.weave("launch");
+  await b!.weave("launch", a!.address());
+  await waitEstablished(a!, [b!]);
+  await attachNew(a!, "c1", "10.0.0.1/24");
+  await a!.weave("expose", "10.0.0.100/24");
+  await a!.weave("reset");
+  await a!.sh("ip netns del c1");
+  assert.deepEqual(await everything(a!), before);
+  await a!.weave("reset");
+  assert.deepEqual(await everything(a!), before);
+});
+
+async function hostPings(host: EmulatedHost, address: string): Promise<boolean> {
+  return (await host.attempt(["ping", "-n", "-q", "-c", "1", "-W", "2", address])).code === 0;
+}
+
+/** All rules and chains of our own, without counters. */
+async function rules(host: EmulatedHost): Promise<string[]> {
+  return (await host.sh("iptables-save | grep -E '^(-A|:WEAVE)' | sed 's/ \\[.*//'")).split("\n");
+}
+
+/** What a host is like: links, addresses, rules, settings, processes, files. */
+async function everything(host: EmulatedHost): Promise<Record<string, string>> {
+  return {
+    links: await host.sh("ip -o link | cut -d: -f2- | sed 's/ qlen.*//'"),
+    addresses: await host.sh("ip -o address | cut -d' ' -f2-7"),
+    routes: await host.sh("ip route; ip rule"),
+    // A policy of ACCEPT is what a chain has that nobody touched; tables appear when they are first read.
+    rules: await host.sh("iptables-save | grep -E '^(-A|:[A-Z-]+ -)' | sed 's/ \\[.*//'"),
+    settings: await host.sh(
+      "sysctl -a 2>/dev/null | grep -E '^net\\.(ipv4|ipv6|bridge)\\.' | grep -vE '(c1|random|_seq|inuse)'",
+    ),
+    processes: await host.sh("ps -eo comm --no-headers | grep -vE '^(ps|sh|grep|cat)$' | sort || true"),
+    files: await host.sh("find /run /var/lib/weave /var/log /etc/machine-id -type f | grep -vE '^/run/\\.' | sort"),
+  };
+}

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import type { Container, EmulatedHost } from "./host.ts";
+import { dropFragmentationNeeded, Lab, makeRouter } from "./lab.ts";
+import { attachNew, line, waitEstablished, waitPing } from "./mesh.ts";
+import { measure, waitFor } from "./wait.ts";
+
+/** Octets of Ethernet, IPv4 and ICMP headers around the data of a ping. */
+const PING_HEADERS = 14 + 20 + 8;
+
+/** From the smallest frame to a large one, with the edges of the underlay's 1500 octets between. */
+const FRAME_OCTETS = [60, 61, 64, 576, 1390, 1400, 1438, 1439, 1452, 1500, 1514, 2000, 4096, 9000];
+
+Deno.test("frames of 60 to 9000 octets pass whole, in clear and encrypted", async () => {
+  for (const password of ["", "secret"]) {
+    await using lab = new Lab({ env: { WEAVE_NO_FASTDP: "1", ...password ? { WEAVE_PASSWORD: password } : {} } });
+    const { c1, c2 } = await pair(lab);
+    assert.match(await c1.sh("ip link show ethwe"), /mtu 65535 /);
+    for (const octets of FRAME_OCTETS) {
+      assert.ok(await c1.pings("10.0.0.2", "-s", String(octets - PING_HEADERS)), `${octets} octets`);
+    }
+    await transfer(c1, c2, 1_000_000);
+  }
+});
+
+Deno.test("a frame that must not be fragmented is answered with the path MTU", async () => {
+  await using lab = new Lab({ env: { WEAVE_NO_FASTDP: "1" } });
+  const { c1 } = await pair(lab);
+  const refused = await waitFor(
+    "the answer",
+    async () => {
+      const ping = await c1.attempt(["ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", "3000", "10.0.0.2"]);
+      return /Frag needed.*mtu = (\d+)|message too long, mtu: (\d+)/.exec(ping.stdout + ping.stderr);
+    },
+    10_000,
+    lab.hosts,
+  );
+  // 1500 octets less IP, UDP and sleeve's headers, and the Ethernet header inside.
+  assert.equal(Number(refused[1] ?? refused[2]), 1438);
+  assert.ok(await c1.pings("10.0.0.2", "-M", "do", "-s", String(1438 - 28)));
+});
+
+for (const told of [true, false]) {
+  Deno.test(`a smaller MTU on the way is found ${told ? "with" : "without"} ICMP`, async () => {
+    await using lab = new Lab();
+    const [a, middle, b] = [await lab.host("a"), await lab.host("middle"), await lab.host("b")];
+    await lab.link(a, middle);
+    const narrow = await lab.link(middle, b);
+    await makeRouter(middle);
+    await narrow.setMtu(1200);
+    if (!told) await dropFragmentationNeeded(middle);
+    await a.sh(`ip route add default via ${middle.address(a)}`);
+    await b.sh(`ip route add default via ${middle.address(b)}`);
+    await a.weave("launch");
+    await b.weave("launch", a.address());
+    await waitEstablished(a, [b]);
+    const c1 = await attachNew(a, "c1", "10.0.0.1/24");
+    const c2 = await attachNew(b, "c2", "10.0.0.2/24");
+    await waitPing(c1, "10.0.0.2");
+    const full = () => c1.pings("10.0.0.2", "-s", String(1376 - 28));
+    const found = await measure(() => waitFor("a ping of full size", full, 60_000, [a, b]));
+    console.log(`full frames pass after ${found} ms`);
+    await transfer(c1, c2, 200_000);
+    assert.match(await a.weave("status", "connections"), /mtu=1\d\d\d\b/);
+  });
+}
+
+Deno.test("frames pass where large UDP packets are lost on the way", async () => {
+  await using lab = new Lab({ env: { WEAVE_NO_FASTDP: "1" } });
+  const { hosts: [a, b], links: [link] } = await line(lab, 2);
+  for (const port of link!.ports) await port.dropLarger(700);
+  const { c1, c2 } = await pairOn(a!, b!);
+  await waitFor("a ping of 10000 octets", () => c1.pings("10.0.0.2", "-s", "10000"), 60_000, [a!, b!]);
+  await transfer(c1, c2, 20_000);
+});
+
+Deno.test("TCP gets through 5 % loss and a slow link", async () => {
+  await using lab = new Lab();
+  const { hosts: [a, b], links: [link] } = await line(lab, 2);
+  const { c1, c2 } = await pairOn(a!, b!);
+  await link!.lose(5);
+  await link!.limitRate("50mbit");
+  await transfer(c1, c2, 200_000);
+});
+
+Deno.test("IPv6, multicast and broadcast pass", async () => {
+  await using lab = new Lab();
+  const { c1, c2 } = await pair(lab);
+  const linkLocal = await waitFor("a link-local address", async () => {
+    return /inet6 (fe80\S+)\//.exec(await c2.sh("ip -6 address show dev ethwe -tentative"))?.[1];
+  }, 5_000);
+  await waitFor("a ping by IPv6", () => c1.pings(`${linkLocal}%ethwe`), 5_000);
+
+  await c2.sh("echo 0 > /proc/sys/net/ipv4/icmp_echo_ignore_broadcasts");
+  assert.ok(await c1.pings("224.0.0.1", "-I", "ethwe"), "all hosts, by multicast");
+  assert.ok(await c1.pings("10.0.0.255", "-b"), "all hosts, by broadcast");
+});
+
+/** Two hosts with a router and a container each, which reach each other. */
+async function pair(lab: Lab): Promise<{ c1: Container; c2: Container }> {
+  const { hosts: [a, b] } = await line(lab, 2);
+  return await pairOn(a!, b!);
+}
+
+async function pairOn(a: EmulatedHost, b: EmulatedHost): Promise<{ c1: Container; c2: Container }> {
+  await a.weave("launch");
+  await b.weave("launch", a.address());
+  await waitEstablished(a, [b]);
+  const c1 = await attachNew(a, "c1", "10.0.0.1/24");
+  const c2 = await attachNew(b, "c2", "10.0.0.2/24");
+  await waitPing(c1, "10.0.0.2");
+  return { c1, c2 };
+}
+
+/** Sends so many lines from one container to another by TCP and checks what arrives. */
+async function transfer(from: Container, to: Container, lines: number): Promise<void> {
+  const timeoutMs = 60_000;
+  await using receiver = to.spawn(["sh", "-c", "nc -l 4000 | cksum"]);
+  await waitFor("nc to listen", async () => (await to.sh("ss -Htln sport = :4000")) !== "", 5_000);
+  await from.sh(`seq ${lines} | nc -N -w 30 ${await addressOf(to)} 4000`, { timeoutMs });
+  const { stdout } = await receiver.finished(timeoutMs);
+  assert.equal(stdout.trim(), await from.sh(`seq ${lines} | cksum`));
+}
+
+async function addressOf(container: Container): Promise<string> {
+  return /inet ([\d.]+)/.exec(await container.sh("ip -4 -o address show ethwe"))![1]!;
+}
