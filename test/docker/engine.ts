@@ -1,0 +1,98 @@
+/** A real Docker engine on an emulated host, with an image made of busybox: nothing is pulled. */
+
+import { join } from "node:path";
+import type { RunningCommand } from "../netns/command.ts";
+import type { EmulatedHost } from "../netns/host.ts";
+import { waitFor } from "../netns/wait.ts";
+import { dockerTree } from "../packages.ts";
+
+export const IMAGE = "busybox";
+
+/** What the image offers. */
+const PROGRAMS = ["sh", "ping", "nc", "ip", "ls", "cat", "sleep", "hostname"];
+
+/** Where the engine puts its containers' control groups, to be found and removed afterwards. */
+const CGROUP = `/weave-test-${Deno.pid}`;
+
+const MOUNT_CGROUP2 = "mount -t cgroup2 cgroup2 /sys/fs/cgroup";
+
+const MOUNT_CGROUP1 = `
+mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+for controller in $(awk '!/^#/ && $4 == 1 { print $1 }' /proc/cgroups); do
+  mkdir /sys/fs/cgroup/$controller
+  mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller || rmdir /sys/fs/cgroup/$controller
+done
+`;
+
+/** Called with the folder of the engine and the programs. */
+const BUILD_IMAGE = `
+mkdir -p /run/image/bin
+cp "$0/bin/busybox" /run/image/bin/busybox
+for program in "$@"; do ln -s busybox "/run/image/bin/$program"; done
+tar -C /run/image -c . | docker import - ${IMAGE}
+`;
+
+/** The variables with which `docker` and its engine are found, for a host that shall have them. */
+export async function dockerEnvironment(): Promise<Record<string, string>> {
+  const tree = await dockerTree();
+  const programs = ["usr/sbin", "usr/bin"].map((folder) => join(tree, folder));
+  const libraries = ["usr/lib", "lib"].map((folder) => join(tree, folder, `${Deno.build.arch}-linux-gnu`));
+  return { PATH: [...programs, Deno.env.get("PATH")].join(":"), LD_LIBRARY_PATH: libraries.join(":") };
+}
+
+export class DockerEngine implements AsyncDisposable {
+  private constructor(
+    readonly host: EmulatedHost,
+    readonly env: Readonly<Record<string, string>>,
+    readonly daemon: RunningCommand,
+  ) {}
+
+  static async start(host: EmulatedHost): Promise<DockerEngine> {
+    const env = await dockerEnvironment();
+    const unified = /^\S+ \/sys\/fs\/cgroup cgroup2 /m.test(await Deno.readTextFile("/proc/self/mounts"));
+    await host.sh(unified ? MOUNT_CGROUP2 : MOUNT_CGROUP1);
+    await host.sh("mkdir -p /var/lib/docker && mount -t tmpfs tmpfs /var/lib/docker");
+    const daemon = host.spawn(["dockerd", "--userland-proxy=false", `--cgroup-parent=${CGROUP}`], { env });
+    const engine = new DockerEngine(host, env, daemon);
+    try {
+      await waitFor("the Docker engine", async () => {
+        if (daemon.ended) throw new Error(`dockerd has ended: ${daemon.stderr.slice(-2000)}`);
+        return await engine.docker("version");
+      }, 30_000);
+      await host.exec(["sh", "-ec", BUILD_IMAGE, await dockerTree(), ...PROGRAMS], { env });
+    } catch (error) {
+      await engine[Symbol.asyncDispose]();
+      throw error;
+    }
+    return engine;
+  }
+
+  /** Runs `docker …` and returns what it prints. */
+  async docker(...args: string[]): Promise<string> {
+    return (await this.host.exec(["docker", ...args], { env: this.env, timeoutMs: 60_000 })).stdout.trim();
+  }
+
+  /** Runs a program in a container; is its exit status 0? */
+  async succeeds(container: string, ...command: string[]): Promise<boolean> {
+    return (await this.host.attempt(["docker", "exec", container, ...command], { env: this.env })).code === 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const remove = "docker ps -aq | xargs -r docker rm -f >/dev/null";
+    await this.host.attempt(["sh", "-c", remove], { env: this.env, timeoutMs: 60_000 });
+    await this.daemon[Symbol.asyncDispose]();
+    await this.host.attempt([
+      "find",
+      "/sys/fs/cgroup",
+      "-depth",
+      "-type",
+      "d",
+      "-path",
+      `*${CGROUP}*`,
+      "-exec",
+      "rmdir",
+      "{}",
+      "+",
+    ]);
+  }
+}
