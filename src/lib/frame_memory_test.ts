@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { checksumOf, foldSum, FrameMemory, sumOctets, swap16 } from "./frame_memory.ts";
+
+Deno.test("sumOctets() agrees with the definition for every alignment and length", () => {
+  fc.assert(fc.property(
+    fc.uint8Array({ minLength: 0, maxLength: 300 }),
+    fc.integer({ min: 0, max: 7 }),
+    (octets, at) => {
+      const m = new FrameMemory(new ArrayBuffer(512));
+      m.u8.fill(0xa5);
+      m.u8.set(octets, at);
+      assert.equal(
+        normalized(swap16(foldSum(sumOctets(m, at, octets.length)))),
+        normalized(definition(octets)),
+      );
+    },
+  ));
+});
+
+Deno.test("sumOctets() does not overflow over 64 KiB of ones", () => {
+  const m = new FrameMemory(new ArrayBuffer(65536 + 8));
+  m.u8.fill(0xff);
+  assert.equal(foldSum(sumOctets(m, 2, 65536)), 0xffff);
+  assert.equal(swap16(foldSum(sumOctets(m, 1, 65535))), definition(new Uint8Array(65535).fill(0xff)));
+});
+
+Deno.test("checksumOf() gives the header checksum of RFC 1071's kind", () => {
+  const header = "4500003044224000800600008c7c19acae241e2b";
+  const m = new FrameMemory(new ArrayBuffer(32));
+  m.u8.set(Uint8Array.from(header.match(/../g)!, (h) => parseInt(h, 16)));
+  m.set16le(10, checksumOf(sumOctets(m, 0, 20)));
+  assert.equal(m.get16(10), 0x442e);
+  assert.equal(foldSum(sumOctets(m, 0, 20)), 0xffff);
+});
+
+Deno.test("get and set agree in both orders", () => {
+  const m = new FrameMemory(new ArrayBuffer(16));
+  m.set32(1, 0xfedcba98);
+  assert.equal(m.get32(1), 0xfedcba98);
+  assert.equal(m.get16(1), 0xfedc);
+  assert.equal(m.get16le(1), 0xdcfe);
+  m.copy(4, 1, 4);
+  assert.ok(m.equal(4, 4, 4) && m.get32(4) === 0xfedcba98 && !m.equal(4, 0, 4));
+});
+
+/** RFC 1071 as it stands: add 16-bit words, carry around. */
+function definition(octets: Uint8Array): number {
+  let sum = 0;
+  for (let i = 0; i < octets.length; i += 2) {
+    sum += (octets[i]! << 8) + (octets[i + 1] ?? 0);
+    if (sum > 0xffff) sum -= 0xffff;
+  }
+  return sum;
+}
+
+/** Zero has two faces in one's complement. */
+function normalized(sum: number): number {
+  return sum === 0xffff ? 0 : sum;
+}
