@@ -92,11 +92,10 @@ async function stageSources(project: string, stage: string): Promise<void> {
   for (const source of SOURCES) await copyProgram(join(project, source), join(stage, source));
   const config = JSON.parse(await Deno.readTextFile(join(project, "deno.json")));
   const sources = await Promise.all([...walkFiles(stage)].map((path) => Deno.readTextFile(path)));
-  config.imports = Object.fromEntries(
-    Object.entries(config.imports).filter(([name]) => sources.some((text) => text.includes(`"${name}"`))),
-  );
-  delete config.tasks;
-  await Deno.writeTextFile(join(stage, "deno.json"), JSON.stringify(config, null, 2) + "\n");
+  const packages = Object.entries(config.scopes["./"]);
+  const imports = Object.fromEntries(packages.filter(([name]) => sources.some((text) => text.includes(`"${name}"`))));
+  const staged = { version: config.version, nodeModulesDir: "none", imports, compilerOptions: config.compilerOptions };
+  await Deno.writeTextFile(join(stage, "deno.json"), JSON.stringify(staged, null, 2) + "\n");
   await Deno.copyFile(join(project, "deno.lock"), join(stage, "deno.lock"));
   await setFileTimes(stage);
 }

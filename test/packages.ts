@@ -18,8 +18,8 @@ export const DEMO_TOOLS: readonly Tool[] = [
   { package: "netcat-openbsd", probe: "nc", why: "sends a line" },
 ];
 
-/** What the tests need on top. */
-export const TEST_TOOLS: readonly Tool[] = [
+/** What tests with emulated hosts need. */
+export const NETWORK_TOOLS: readonly Tool[] = [
   ...DEMO_TOOLS,
   { package: "nftables", probe: "nft", why: "loses packets and makes NAT in emulated networks" },
   { package: "iputils-ping", probe: "ping", why: "asks whether a host answers" },
@@ -28,6 +28,10 @@ export const TEST_TOOLS: readonly Tool[] = [
   { package: "ethtool", probe: "ethtool", why: "shows offload settings" },
   { package: "procps", probe: "ps", why: "looks for processes left behind" },
   { package: "libsodium23", probe: "/usr/lib/*/libsodium.so.23", why: "the fast way to encrypt" },
+];
+
+/** What compares C structs with what a compiler says, and starts the executable for arm64. */
+export const COMPILERS: readonly Tool[] = [
   { package: "gcc", probe: "gcc", why: "prints the layouts of C structs" },
   { package: "libc6-dev", probe: "/usr/include/linux/if_tun.h", why: "the kernel's headers" },
   { package: "gcc-aarch64-linux-gnu", probe: "aarch64-linux-gnu-gcc", why: "prints them for arm64" },
