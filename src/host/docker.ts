@@ -1,0 +1,143 @@
+/**
+ * What we ask of the Docker engine, at `DOCKER_HOST` or its usual socket. dockerode takes long to load (a tenth of a second and more), so
+ * it is loaded by the first question and nowhere else.
+ */
+import { OperationError } from "../lib/errors.ts";
+import { findProgram, run } from "./command.ts";
+
+/** A container as far as we care. */
+export interface DockerContainer {
+  /** 64 hexadecimal digits. */
+  readonly id: string;
+  /** Without the leading slash. */
+  readonly name: string;
+  readonly running: boolean;
+  /** First process, in our PID namespace; 0 where it does not run. */
+  readonly pid: number;
+  /** It has no network namespace of its own. */
+  readonly hostNetwork: boolean;
+  readonly hostname: string;
+  readonly domainname: string;
+  /** The file that is mounted over its `/etc/hosts`. */
+  readonly hostsPath: string | undefined;
+}
+
+/** The name a container has in DNS: its hostname with domain; undefined where it has no domain. */
+export function fqdnOf({ hostname, domainname }: Pick<DockerContainer, "hostname" | "domainname">): string | undefined {
+  if (domainname !== "") return `${hostname}.${domainname}`;
+  return /^[^.]+\../.test(hostname) ? hostname : undefined;
+}
+
+/** What we use of dockerode 5; it brings no types of its own. */
+interface Dockerode {
+  getContainer(reference: string): { inspect(): Promise<unknown> };
+  listContainers(): Promise<unknown>;
+}
+
+const SOCKET = "/var/run/docker.sock";
+
+/** Whether there is an engine to ask, as far as can be said without asking. */
+export function dockerIsThere(): boolean {
+  const host = Deno.env.get("DOCKER_HOST");
+  const path = host === undefined || host === "" ? SOCKET : /^unix:\/\/(.*)$/.exec(host)?.[1];
+  if (path === undefined) return true;
+  try {
+    return Deno.statSync(path).isSocket === true;
+  } catch {
+    return false;
+  }
+}
+
+/** Finds a container by id, unique prefix of an id, or name. */
+export async function inspectContainer(reference: string): Promise<DockerContainer> {
+  let answer: unknown;
+  try {
+    answer = await (await dockerode()).getContainer(encodeURIComponent(reference)).inspect();
+  } catch (error) {
+    throw new OperationError(`unable to inspect container ${reference}: ${reasonOf(error, reference)}`, 1, {
+      cause: error,
+    });
+  }
+  return readContainer(answer, reference);
+}
+
+/** Running containers in the order of `docker ps`; those that go away meanwhile are left out. */
+export async function runningContainers(): Promise<DockerContainer[]> {
+  let answer: unknown;
+  try {
+    answer = await (await dockerode()).listContainers();
+  } catch (error) {
+    throw new OperationError(`Cannot list containers: ${reasonOf(error, "")}`, 1, { cause: error });
+  }
+  const ids = Array.isArray(answer) ? answer.map((c) => String((c as { Id?: unknown }).Id)) : [];
+  const containers: DockerContainer[] = [];
+  const AT_ONCE = 16;
+  for (let at = 0; at < ids.length; at += AT_ONCE) {
+    const some = await Promise.allSettled(ids.slice(at, at + AT_ONCE).map((id) => inspectContainer(id)));
+    for (const result of some) {
+      if (result.status === "fulfilled" && result.value.running) containers.push(result.value);
+    }
+  }
+  return containers;
+}
+
+/** `docker run -d …` through the docker program, whose own messages go to our stderr; resolves to the full id. */
+export async function dockerRun(args: readonly string[]): Promise<string> {
+  const program = findProgram("docker");
+  if (program === undefined) {
+    throw new OperationError('Cannot start a container: the program "docker" is not installed');
+  }
+  const { code, stdout, stderr } = await run(program, ["run", "-d", ...args]);
+  if (code !== 0) throw new OperationError(stderr.trim() || `docker run ended with ${code}`, code);
+  // Pulling an image writes to stderr; what is printed is the id.
+  const id = stdout.trim().split("\n").at(-1) ?? "";
+  if (!/^[0-9a-f]{64}$/.test(id)) {
+    throw new OperationError(`Cannot start a container: docker printed no id but "${id}"`);
+  }
+  return id;
+}
+
+let engine: Promise<Dockerode> | undefined;
+
+function dockerode(): Promise<Dockerode> {
+  engine ??= import("dockerode").then(({ default: Engine }) => new (Engine as unknown as new () => Dockerode)());
+  return engine;
+}
+
+function readContainer(answer: unknown, reference: string): DockerContainer {
+  const { Id, Name, State, HostConfig, Config, HostsPath } = answer as {
+    Id?: unknown;
+    Name?: unknown;
+    State?: { Running?: unknown; Pid?: unknown };
+    HostConfig?: { NetworkMode?: unknown };
+    Config?: { Hostname?: unknown; Domainname?: unknown };
+    HostsPath?: unknown;
+  };
+  if (typeof Id !== "string" || !/^[0-9a-f]{12,}$/.test(Id)) {
+    throw new OperationError(`unable to inspect container ${reference}: the answer has no id`);
+  }
+  return {
+    id: Id,
+    name: typeof Name === "string" ? Name.replace(/^\//, "") : "",
+    running: State?.Running === true,
+    pid: typeof State?.Pid === "number" ? State.Pid : 0,
+    hostNetwork: HostConfig?.NetworkMode === "host",
+    hostname: typeof Config?.Hostname === "string" ? Config.Hostname : "",
+    domainname: typeof Config?.Domainname === "string" ? Config.Domainname : "",
+    hostsPath: typeof HostsPath === "string" && HostsPath.startsWith("/") ? HostsPath : undefined,
+  };
+}
+
+/** The engine's own words where it answered, else what kept us from asking it. */
+function reasonOf(error: unknown, reference: string): string {
+  const { statusCode, json, code, message } = error as {
+    statusCode?: number;
+    json?: { message?: unknown };
+    code?: string;
+    message?: string;
+  };
+  if (statusCode === 404) return `No such container: ${reference}`;
+  if (statusCode !== undefined) return typeof json?.message === "string" ? json.message : String(message);
+  const where = Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`;
+  return `Cannot reach the Docker engine at ${where}: ${code ?? message}`;
+}
