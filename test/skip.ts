@@ -12,6 +12,11 @@ export function testUnless(
   else Deno.test({ name: `${name}${MARK}${reason}]`, ignore: true, fn: body });
 }
 
+/** A test that makes namespaces, which only root may. */
+export function testAsRoot(name: string, body: (t: Deno.TestContext) => void | Promise<void>): void {
+  testUnless(Deno.uid() === 0 ? undefined : "it needs root", name, body);
+}
+
 /** Takes name and reason of a skipped test apart. */
 export function skipReason(name: string): { name: string; reason: string } {
   const at = name.indexOf(MARK);

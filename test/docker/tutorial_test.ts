@@ -4,9 +4,10 @@ import { Lab } from "../netns/lab.ts";
 import { waitEstablished } from "../netns/mesh.ts";
 import { waitFor } from "../netns/wait.ts";
 import { DockerEngine, dockerEnvironment, IMAGE } from "./engine.ts";
+import { testAsRoot } from "../skip.ts";
 
 /** The well-known tutorial: two hosts, a container on each, another network, the host itself. */
-Deno.test("weave run, detach, attach and expose do what the tutorial says, with Docker", async () => {
+testAsRoot("weave run, detach, attach and expose do what the tutorial says, with Docker", async () => {
   await using lab = new Lab({ env: await dockerEnvironment() });
   const [host1, host2] = [await lab.host("host1"), await lab.host("host2")];
   await lab.link(host1, host2);
@@ -43,7 +44,7 @@ Deno.test("weave run, detach, attach and expose do what the tutorial says, with 
   await waitFor("its line to go", async () => (await host1.weave("ps")).split("\n").length === 1, 5_000);
 });
 
-Deno.test("weave attach and run say what is wrong with a container", async () => {
+testAsRoot("weave attach and run say what is wrong with a container", async () => {
   await using lab = new Lab({ env: await dockerEnvironment() });
   const host = await lab.host("host1");
   await using engine = await DockerEngine.start(host);

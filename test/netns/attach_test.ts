@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import type { EmulatedHost } from "./host.ts";
 import { Lab } from "./lab.ts";
 import { attachNew, line, routerPid, waitEstablished, waitPing } from "./mesh.ts";
+import { testAsRoot } from "../skip.ts";
 
 const CYCLES = 200;
 
-Deno.test("weave attach gives a container ethwe and its address, the same when done twice", async () => {
+testAsRoot("weave attach gives a container ethwe and its address, the same when done twice", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await host.weave("launch");
@@ -32,25 +33,28 @@ Deno.test("weave attach gives a container ethwe and its address, the same when d
   assert.equal(await c1.sh("ip route show 224.0.0.0/4"), "");
 });
 
-Deno.test("containers of different subnets do not reach each other, and one moves live from one to the other", async () => {
-  await using lab = new Lab();
-  const { hosts: [a, b] } = await line(lab, 2);
-  await a!.weave("launch");
-  await b!.weave("launch", a!.address());
-  await waitEstablished(a!, [b!]);
-  const mover = await attachNew(a!, "mover", "10.0.0.1/24");
-  await attachNew(b!, "c2", "10.0.0.2/24");
-  await attachNew(b!, "c3", "10.10.0.3/24");
-  await waitPing(mover, "10.0.0.2");
-  assert.ok(!await mover.pings("10.10.0.3"));
+testAsRoot(
+  "containers of different subnets do not reach each other, and one moves live from one to the other",
+  async () => {
+    await using lab = new Lab();
+    const { hosts: [a, b] } = await line(lab, 2);
+    await a!.weave("launch");
+    await b!.weave("launch", a!.address());
+    await waitEstablished(a!, [b!]);
+    const mover = await attachNew(a!, "mover", "10.0.0.1/24");
+    await attachNew(b!, "c2", "10.0.0.2/24");
+    await attachNew(b!, "c3", "10.10.0.3/24");
+    await waitPing(mover, "10.0.0.2");
+    assert.ok(!await mover.pings("10.10.0.3"));
 
-  await a!.weave("attach", "10.10.0.1/24", mover.reference);
-  await a!.weave("detach", "10.0.0.1/24", mover.reference);
-  await waitPing(mover, "10.10.0.3", 2_000);
-  assert.ok(!await mover.pings("10.0.0.2"));
-});
+    await a!.weave("attach", "10.10.0.1/24", mover.reference);
+    await a!.weave("detach", "10.0.0.1/24", mover.reference);
+    await waitPing(mover, "10.10.0.3", 2_000);
+    assert.ok(!await mover.pings("10.0.0.2"));
+  },
+);
 
-Deno.test("weave attach refuses an address that somebody answers for, and names the MAC", async () => {
+testAsRoot("weave attach refuses an address that somebody answers for, and names the MAC", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.weave("launch");
@@ -65,7 +69,7 @@ Deno.test("weave attach refuses an address that somebody answers for, and names 
   assert.equal((await c2.attempt(["ip", "link", "show", "ethwe"])).code, 1, "nothing is left of the attempt");
 });
 
-Deno.test("attached containers of one host talk while its router is stopped", async () => {
+testAsRoot("attached containers of one host talk while its router is stopped", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await host.weave("launch");
@@ -75,7 +79,7 @@ Deno.test("attached containers of one host talk while its router is stopped", as
   await waitPing(c1, "10.0.0.2", 2_000);
 });
 
-Deno.test(`${CYCLES} times attach and detach leave no link, rule, descriptor or process behind`, async () => {
+testAsRoot(`${CYCLES} times attach and detach leave no link, rule, descriptor or process behind`, async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await host.weave("launch");

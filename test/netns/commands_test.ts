@@ -3,6 +3,7 @@ import type { EmulatedHost } from "./host.ts";
 import { Lab } from "./lab.ts";
 import { line, report, waitEstablished } from "./mesh.ts";
 import { measure, waitFor } from "./wait.ts";
+import { testAsRoot } from "../skip.ts";
 
 /** Wrong input to each command: what is said on stderr, and the exit status. */
 const WRONG: readonly { args: readonly string[]; says: RegExp; status: number }[] = [
@@ -35,7 +36,7 @@ const WITHOUT_ROUTER: readonly { args: readonly string[]; status: number }[] = [
   { args: ["rmpeer", "b"], status: 1 },
 ];
 
-Deno.test("each command says what is wrong with its input", async (t) => {
+testAsRoot("each command says what is wrong with its input", async (t) => {
   await using lab = new Lab();
   const host = await lab.host("a");
   for (const { args, says, status } of WRONG) {
@@ -48,7 +49,7 @@ Deno.test("each command says what is wrong with its input", async (t) => {
   }
 });
 
-Deno.test("commands that need a router say in one line that there is none", async (t) => {
+testAsRoot("commands that need a router say in one line that there is none", async (t) => {
   await using lab = new Lab();
   const host = await lab.host("a");
   for (const { args, status } of WITHOUT_ROUTER) {
@@ -63,7 +64,7 @@ Deno.test("commands that need a router say in one line that there is none", asyn
   assert.equal(stopped.code, 0);
 });
 
-Deno.test("what needs root says so before it touches anything", async (t) => {
+testAsRoot("what needs root says so before it touches anything", async (t) => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await host.weave("launch");
@@ -77,7 +78,7 @@ Deno.test("what needs root says so before it touches anything", async (t) => {
   assert.match((await asNobody(host, "status")).stdout, /Service: router/);
 });
 
-Deno.test("weave launch refuses a second one, weave stop and launch again do not", async () => {
+testAsRoot("weave launch refuses a second one, weave stop and launch again do not", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   const name = await host.weave("launch");
@@ -88,7 +89,7 @@ Deno.test("weave launch refuses a second one, weave stop and launch again do not
   assert.equal(await host.weave("launch"), name, "the peer name stays");
 });
 
-Deno.test("weave connect and forget change the targets", async () => {
+testAsRoot("weave connect and forget change the targets", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.weave("launch");
@@ -111,7 +112,7 @@ Deno.test("weave connect and forget change the targets", async () => {
   assert.equal(await a!.weave("status", "targets"), "");
 });
 
-Deno.test("the control API answers local programs only", async () => {
+testAsRoot("the control API answers local programs only", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.weave("launch");
@@ -125,7 +126,7 @@ Deno.test("the control API answers local programs only", async () => {
   }
 });
 
-Deno.test("weave status answers fast", async () => {
+testAsRoot("weave status answers fast", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await host.weave("launch");
@@ -135,7 +136,7 @@ Deno.test("weave status answers fast", async () => {
   assert.ok(Math.min(...times) < 150);
 });
 
-Deno.test("weave report and --json are JSON, and -f takes a template", async () => {
+testAsRoot("weave report and --json are JSON, and -f takes a template", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   const name = await host.weave("launch");

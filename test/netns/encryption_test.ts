@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { Lab } from "./lab.ts";
 import { attachNew, connections, line, report, waitEstablished, waitPing } from "./mesh.ts";
 import { delay, waitFor } from "./wait.ts";
+import { testAsRoot } from "../skip.ts";
 
 /** How long a connection that must not come about is watched. */
 const REFUSED_MS = 6_000;
 
-Deno.test("weave launch --password encrypts what containers say", async () => {
+testAsRoot("weave launch --password encrypts what containers say", async () => {
   await using lab = new Lab({ env: { WEAVE_PASSWORD: "wfvAwt7sj" } });
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.weave("launch");
@@ -32,7 +33,7 @@ Deno.test("weave launch --password encrypts what containers say", async () => {
   }
 });
 
-Deno.test("a wrong password is told apart from an unreachable host", async () => {
+testAsRoot("a wrong password is told apart from an unreachable host", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.weave("launch", "--password", "right");
@@ -52,7 +53,7 @@ Deno.test("a wrong password is told apart from an unreachable host", async () =>
   }
 });
 
-Deno.test("a password on one side only is refused, and both sides say why", async () => {
+testAsRoot("a password on one side only is refused, and both sides say why", async () => {
   for (const withPassword of ["a", "b"]) {
     await using lab = new Lab();
     const { hosts: [a, b] } = await line(lab, 2);
@@ -68,7 +69,7 @@ Deno.test("a password on one side only is refused, and both sides say why", asyn
   }
 });
 
-Deno.test("--trusted-subnets leaves data in clear when both ends trust each other, and only then", async () => {
+testAsRoot("--trusted-subnets leaves data in clear when both ends trust each other, and only then", async () => {
   for (const mutual of [false, true]) {
     await using lab = new Lab({ env: { WEAVE_PASSWORD: "secret" } });
     const { hosts: [a, b] } = await line(lab, 2);

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import type { EmulatedHost } from "./host.ts";
 import { Lab, makeRouter } from "./lab.ts";
 import { attachNew, line, waitEstablished, waitPing } from "./mesh.ts";
+import { testAsRoot } from "../skip.ts";
 
-Deno.test("weave expose opens a subnet to the host, and weave hide closes it", async () => {
+testAsRoot("weave expose opens a subnet to the host, and weave hide closes it", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.weave("launch");
@@ -35,7 +36,7 @@ Deno.test("weave expose opens a subnet to the host, and weave hide closes it", a
   assert.deepEqual(await rules(a!), rulesBefore);
 });
 
-Deno.test("an exposed subnet reaches beyond the host and is reached from there", async () => {
+testAsRoot("an exposed subnet reaches beyond the host and is reached from there", async () => {
   for (const bridgeNetfilter of ["0", "1"]) {
     await using lab = new Lab();
     const [a, b, outside] = [await lab.host("a"), await lab.host("b"), await lab.host("outside")];
@@ -65,7 +66,7 @@ Deno.test("an exposed subnet reaches beyond the host and is reached from there",
   }
 });
 
-Deno.test("exposures survive a restart of the router, --without-masquerade included", async () => {
+testAsRoot("exposures survive a restart of the router, --without-masquerade included", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await host.weave("launch");
@@ -78,7 +79,7 @@ Deno.test("exposures survive a restart of the router, --without-masquerade inclu
   assert.match(await host.weave("ps", "weave:expose"), /10\.0\.0\.100\/24 10\.1\.0\.100\/24/);
 });
 
-Deno.test("weave reset leaves nothing of ours on the host", async () => {
+testAsRoot("weave reset leaves nothing of ours on the host", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await a!.sh("iptables -t nat -A PREROUTING -p tcp --dport 2211 -j DNAT --to-destination 10.0.0.1:4422");

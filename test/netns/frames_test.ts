@@ -3,6 +3,7 @@ import type { Container, EmulatedHost } from "./host.ts";
 import { dropFragmentationNeeded, Lab, makeRouter } from "./lab.ts";
 import { attachNew, line, waitEstablished, waitPing } from "./mesh.ts";
 import { measure, waitFor } from "./wait.ts";
+import { testAsRoot } from "../skip.ts";
 
 /** Octets of Ethernet, IPv4 and ICMP headers around the data of a ping. */
 const PING_HEADERS = 14 + 20 + 8;
@@ -10,7 +11,7 @@ const PING_HEADERS = 14 + 20 + 8;
 /** From the smallest frame to a large one, with the edges of the underlay's 1500 octets between. */
 const FRAME_OCTETS = [60, 61, 64, 576, 1390, 1400, 1438, 1439, 1452, 1500, 1514, 2000, 4096, 9000];
 
-Deno.test("frames of 60 to 9000 octets pass whole, in clear and encrypted", async () => {
+testAsRoot("frames of 60 to 9000 octets pass whole, in clear and encrypted", async () => {
   for (const password of ["", "secret"]) {
     await using lab = new Lab({ env: { WEAVE_NO_FASTDP: "1", ...password ? { WEAVE_PASSWORD: password } : {} } });
     const { c1, c2 } = await pair(lab);
@@ -22,7 +23,7 @@ Deno.test("frames of 60 to 9000 octets pass whole, in clear and encrypted", asyn
   }
 });
 
-Deno.test("a frame that must not be fragmented is answered with the path MTU", async () => {
+testAsRoot("a frame that must not be fragmented is answered with the path MTU", async () => {
   await using lab = new Lab({ env: { WEAVE_NO_FASTDP: "1" } });
   const { c1 } = await pair(lab);
   const refused = await waitFor(
@@ -40,7 +41,7 @@ Deno.test("a frame that must not be fragmented is answered with the path MTU", a
 });
 
 for (const told of [true, false]) {
-  Deno.test(`a smaller MTU on the way is found ${told ? "with" : "without"} ICMP`, async () => {
+  testAsRoot(`a smaller MTU on the way is found ${told ? "with" : "without"} ICMP`, async () => {
     await using lab = new Lab();
     const [a, middle, b] = [await lab.host("a"), await lab.host("middle"), await lab.host("b")];
     await lab.link(a, middle);
@@ -64,7 +65,7 @@ for (const told of [true, false]) {
   });
 }
 
-Deno.test("frames pass where large UDP packets are lost on the way", async () => {
+testAsRoot("frames pass where large UDP packets are lost on the way", async () => {
   await using lab = new Lab({ env: { WEAVE_NO_FASTDP: "1" } });
   const { hosts: [a, b], links: [link] } = await line(lab, 2);
   for (const port of link!.ports) await port.dropLarger(700);
@@ -73,7 +74,7 @@ Deno.test("frames pass where large UDP packets are lost on the way", async () =>
   await transfer(c1, c2, 20_000);
 });
 
-Deno.test("TCP gets through 5 % loss and a slow link", async () => {
+testAsRoot("TCP gets through 5 % loss and a slow link", async () => {
   await using lab = new Lab();
   const { hosts: [a, b], links: [link] } = await line(lab, 2);
   const { c1, c2 } = await pairOn(a!, b!);
@@ -82,7 +83,7 @@ Deno.test("TCP gets through 5 % loss and a slow link", async () => {
   await transfer(c1, c2, 200_000);
 });
 
-Deno.test("IPv6, multicast and broadcast pass", async () => {
+testAsRoot("IPv6, multicast and broadcast pass", async () => {
   await using lab = new Lab();
   const { c1, c2 } = await pair(lab);
   const linkLocal = await waitFor("a link-local address", async () => {

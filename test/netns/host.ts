@@ -22,6 +22,7 @@ import type { Port } from "./link.ts";
  */
 const INIT = `
 set -e
+cd /
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
 for folder in etc var/lib; do
@@ -83,7 +84,7 @@ export class EmulatedHost implements AsyncDisposable {
 
   /** What goes before a command so that it runs inside. */
   get #enter(): string[] {
-    return ["nsenter", "-t", String(this.pid), "-m", "-u", "-n", "-p", "--wd=/", "--"];
+    return ["nsenter", "-t", String(this.pid), "-m", "-u", "-n", "-p", "-r", "-w", "--"];
   }
 
   /** Runs a program inside to its end; exit status other than 0 throws. */

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { dropFragmentationNeeded, Lab, makeRouter, masquerade } from "./lab.ts";
 import { waitFor } from "./wait.ts";
+import { testAsRoot } from "../skip.ts";
 
-Deno.test("Lab.link() joins two hosts, and cut() and heal() part and join them", async () => {
+testAsRoot("Lab.link() joins two hosts, and cut() and heal() part and join them", async () => {
   await using lab = new Lab();
   const [a, b] = [await lab.host("a"), await lab.host("b")];
   const link = await lab.link(a, b);
@@ -16,7 +17,7 @@ Deno.test("Lab.link() joins two hosts, and cut() and heal() part and join them",
   assert.ok(await reaches(a, b.address()));
 });
 
-Deno.test("Lab.switch() joins all its hosts", async () => {
+testAsRoot("Lab.switch() joins all its hosts", async () => {
   await using lab = new Lab();
   const hosts = [await lab.host("a"), await lab.host("b"), await lab.host("c")];
   const ports = await lab.switch(hosts);
@@ -26,7 +27,7 @@ Deno.test("Lab.switch() joins all its hosts", async () => {
   assert.ok(await reaches(hosts[0]!, hosts[1]!.address()));
 });
 
-Deno.test("masquerade() hides a host, dropFragmentationNeeded() makes a black hole", async () => {
+testAsRoot("masquerade() hides a host, dropFragmentationNeeded() makes a black hole", async () => {
   await using lab = new Lab();
   const [inside, router, outside] = [await lab.host("in"), await lab.host("router"), await lab.host("out")];
   await lab.link(inside, router);
@@ -46,7 +47,7 @@ Deno.test("masquerade() hides a host, dropFragmentationNeeded() makes a black ho
   assert.doesNotMatch(untold.stdout, /Frag needed/);
 });
 
-Deno.test("EmulatedHost leaves no process behind when it is disposed of", async () => {
+testAsRoot("EmulatedHost leaves no process behind when it is disposed of", async () => {
   const lab = new Lab();
   const host = await lab.host("a");
   await host.sh("setsid sleep 1000 >/dev/null 2>&1 &");

@@ -14,6 +14,7 @@ import {
   waitPing,
 } from "./mesh.ts";
 import { measure, waitFor } from "./wait.ts";
+import { testAsRoot } from "../skip.ts";
 
 /** From a cut to traffic over another way: a dead peer is noticed after 2 s, then gossip and routes follow. */
 const REROUTE_MS = 5_000;
@@ -21,7 +22,7 @@ const REROUTE_MS = 5_000;
 /** From `kill -9` to traffic: the router is started again, dialled again and learns the others. */
 const RESTART_MS = 15_000;
 
-Deno.test("weave launch joins two hosts, and their containers reach each other", async () => {
+testAsRoot("weave launch joins two hosts, and their containers reach each other", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   const name = await a!.weave("launch");
@@ -44,7 +45,7 @@ Deno.test("weave launch joins two hosts, and their containers reach each other",
   assert.match(await b!.weave("status", "peers"), new RegExp(`^${name}\\(a\\)$`, "m"));
 });
 
-Deno.test("a chain of four hosts carries frames over three hops", async () => {
+testAsRoot("a chain of four hosts carries frames over three hops", async () => {
   await using lab = new Lab();
   const { hosts } = await line(lab, 4);
   await launchLine(hosts);
@@ -56,7 +57,7 @@ Deno.test("a chain of four hosts carries frames over three hops", async () => {
   assert.equal((await establishedPeers(a!)).join(), "b");
 });
 
-Deno.test("a ring goes round the other way when a link is cut, and back", async () => {
+testAsRoot("a ring goes round the other way when a link is cut, and back", async () => {
   await using lab = new Lab();
   const { hosts, links } = await line(lab, 4);
   const [a, b, c, d] = hosts;
@@ -81,7 +82,7 @@ Deno.test("a ring goes round the other way when a link is cut, and back", async 
   await stream.waitAnswers(10, REROUTE_MS);
 });
 
-Deno.test("a partition heals by itself", async () => {
+testAsRoot("a partition heals by itself", async () => {
   await using lab = new Lab();
   const { hosts, links } = await line(lab, 4);
   const [a, b, c, d] = hosts;
@@ -111,7 +112,7 @@ Deno.test("a partition heals by itself", async () => {
   assert.equal((await establishedPeers(c!)).join(), "b,d");
 });
 
-Deno.test("containers keep talking after kill -9 of a router, untouched", async () => {
+testAsRoot("containers keep talking after kill -9 of a router, untouched", async () => {
   await using lab = new Lab();
   const { hosts } = await line(lab, 3);
   const [a, b, c] = hosts;
@@ -131,7 +132,7 @@ Deno.test("containers keep talking after kill -9 of a router, untouched", async 
   }
 });
 
-Deno.test("two peers behind different NATs relay over the one both reach", async () => {
+testAsRoot("two peers behind different NATs relay over the one both reach", async () => {
   await using lab = new Lab();
   const [left, leftRouter] = [await lab.host("left"), await lab.host("nat1")];
   const [right, rightRouter] = [await lab.host("right"), await lab.host("nat2")];
@@ -155,7 +156,7 @@ Deno.test("two peers behind different NATs relay over the one both reach", async
   assert.ok((await connections(left)).length >= 1);
 });
 
-Deno.test("a router that goes for good takes its peers' way with it", async () => {
+testAsRoot("a router that goes for good takes its peers' way with it", async () => {
   await using lab = new Lab();
   const { hosts } = await line(lab, 3);
   const [a, b, c] = hosts;

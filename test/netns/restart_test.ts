@@ -6,10 +6,11 @@ import { run } from "./command.ts";
 import { Lab } from "./lab.ts";
 import { attachNew, line, PingStream, report, routerPid, waitEstablished, waitPing } from "./mesh.ts";
 import { waitFor } from "./wait.ts";
+import { testAsRoot } from "../skip.ts";
 
 const PROJECT = join(import.meta.dirname!, "../..");
 
-Deno.test("a killed router comes back with the targets it had, a launched one with those it is given", async () => {
+testAsRoot("a killed router comes back with the targets it had, a launched one with those it is given", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
   await b!.weave("launch");
@@ -30,21 +31,24 @@ Deno.test("a killed router comes back with the targets it had, a launched one wi
   assert.equal(await a!.weave("status", "targets"), "192.168.1.77");
 });
 
-Deno.test("weave launch --no-restart leaves a killed router dead, and the next launch takes up its targets", async () => {
-  await using lab = new Lab();
-  const host = await lab.host("a");
-  await host.weave("launch", "--no-restart");
-  await host.weave("connect", "192.168.1.77");
-  await host.sh(`kill -9 ${await routerPid(host)}`);
-  await waitFor("its end", async () => (await host.sh("ss -Htln sport = :6783")) === "", 2_000);
-  await new Promise((resolve) => setTimeout(resolve, 3_000));
-  assert.equal(await host.sh("ss -Htln sport = :6783"), "");
-  // As after a reboot: a start without a stop before it goes on where it was.
-  await host.weave("launch", "192.168.1.78");
-  assert.equal(await host.weave("status", "targets"), "192.168.1.77");
-});
+testAsRoot(
+  "weave launch --no-restart leaves a killed router dead, and the next launch takes up its targets",
+  async () => {
+    await using lab = new Lab();
+    const host = await lab.host("a");
+    await host.weave("launch", "--no-restart");
+    await host.weave("connect", "192.168.1.77");
+    await host.sh(`kill -9 ${await routerPid(host)}`);
+    await waitFor("its end", async () => (await host.sh("ss -Htln sport = :6783")) === "", 2_000);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    assert.equal(await host.sh("ss -Htln sport = :6783"), "");
+    // As after a reboot: a start without a stop before it goes on where it was.
+    await host.weave("launch", "192.168.1.78");
+    assert.equal(await host.weave("status", "targets"), "192.168.1.77");
+  },
+);
 
-Deno.test("weave launch with another version replaces the running router in place", async () => {
+testAsRoot("weave launch with another version replaces the running router in place", async () => {
   const folder = await Deno.makeTempDir({ prefix: "weave-next-" });
   try {
     const next = await compileVersion(folder, "99.0.0");
@@ -67,7 +71,7 @@ Deno.test("weave launch with another version replaces the running router in plac
   }
 });
 
-Deno.test("weave launch in the foreground tells the service manager, and ends on SIGTERM", async () => {
+testAsRoot("weave launch in the foreground tells the service manager, and ends on SIGTERM", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
   await using router = host.spawn([...host.weaveCommand(), "launch", "--foreground"]);

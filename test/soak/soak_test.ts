@@ -3,6 +3,7 @@ import type { EmulatedHost } from "../netns/host.ts";
 import { Lab } from "../netns/lab.ts";
 import { attachNew, line, routerPid, waitEstablished, waitPing } from "../netns/mesh.ts";
 import { delay } from "../netns/wait.ts";
+import { testAsRoot } from "../skip.ts";
 
 /** How long; `deno task test:long` says more. */
 const SECONDS = Number(Deno.env.get("WEAVE_SOAK_SECONDS") ?? 60);
@@ -14,7 +15,7 @@ const GROWTH_MB = 10;
 
 for (const password of [undefined, "secret"]) {
   const how = password ? "encrypted" : "in clear";
-  Deno.test(`routers survive ${SECONDS} s at full speed ${how} with changes going on, and do not grow`, async () => {
+  testAsRoot(`routers survive ${SECONDS} s at full speed ${how} with changes going on, and do not grow`, async () => {
     await using lab = new Lab(password ? { env: { WEAVE_PASSWORD: password } } : {});
     const { hosts, links: [link] } = await line(lab, 3);
     const [a, b, c] = hosts as [EmulatedHost, EmulatedHost, EmulatedHost];
