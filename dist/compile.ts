@@ -72,10 +72,10 @@ export async function compile(options: CompileOptions): Promise<string[]> {
     for (const architecture of options.architectures) {
       const base = await findRuntimeBase(architecture, cache);
       const executable = join(options.output, `weave-${architecture.name}`);
-      options.say(`${architecture.name}: runtime base from ${base.source}`);
       // The name it is compiled under goes in as well, so it is one name.
       const output = join(folder, "out", "weave");
       await link({ architecture, base, stage, output, excluded, environment });
+      options.say(`${architecture.name}: runtime base from ${base.source}`);
       await replaceFile(output, executable);
       if (architecture.name === Deno.build.arch) await replaceFile(executable, join(options.output, "weave"));
       executables.push(executable);
