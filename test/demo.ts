@@ -111,7 +111,7 @@ async function buildWeave(): Promise<string[]> {
   } catch (error) {
     if (!(error instanceof NoRuntimeBaseError)) throw error;
     console.log(`Running from the sources. ${error.message}`);
-    return weaveFromSources();
+    return await weaveFromSources();
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { RUN_ARGUMENTS } from "../../dist/compile.ts";
+import { run } from "./command.ts";
 
 const PROJECT = join(import.meta.dirname!, "../..");
 
@@ -16,7 +17,12 @@ export function compiledWeave(): string[] {
   return [path];
 }
 
-/** The command line that runs the program from its sources. */
-export function weaveFromSources(): string[] {
-  return [Deno.execPath(), "run", "--quiet", ...RUN_ARGUMENTS, join(PROJECT, "main.ts")];
+/** The command line that runs the program from its sources, whose packages it fetches first: hosts cannot. */
+export async function weaveFromSources(): Promise<string[]> {
+  const main = join(PROJECT, "main.ts");
+  await run([Deno.execPath(), "install", "--quiet", "--entrypoint", main], {
+    env: { DENO_TLS_CA_STORE: "system,mozilla" },
+    timeoutMs: 120_000,
+  });
+  return [Deno.execPath(), "run", "--quiet", ...RUN_ARGUMENTS, main];
 }
