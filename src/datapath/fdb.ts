@@ -1,7 +1,7 @@
 /**
  * MAC → peer: what the frames teach. The packet thread writes it, the main thread may list it at any time.
  *
- *     words 0-3   0 version: odd while entries move · 1 entries in use · 2, 3 unused
+ *     words 0-3   0 version: odd while entries move · 1 entries in use · 2 the clock, seconds · 3 unused
  *     then SLOTS entries of 4 words
  *         0   low 32 bits of the address
  *         1   bit 31: in use; bits 15-0: high 16 bits of the address
@@ -99,6 +99,11 @@ export class Fdb {
     return LEARNED;
   }
 
+  /** Notes the time, from which a reader reckons ages. */
+  setClock(nowS: number): void {
+    this.#words[2] = nowS;
+  }
+
   /** Removes what has aged, looking at `slots` places from where the last call ended. */
   sweep(nowS: number, slots: number): void {
     for (let n = 0; n < slots; n++) {
@@ -144,7 +149,8 @@ export class Fdb {
 export interface FdbEntry {
   readonly mac: Mac;
   readonly peer: number;
-  readonly lastSeenS: number;
+  /** Seconds since it was last seen, to the minute. */
+  readonly ageS: number;
 }
 
 /** Main thread: all entries at one moment, or as near to that as a busy table allows. */
@@ -164,7 +170,7 @@ export function listFdb(memory: ArrayBufferLike): FdbEntry[] {
     entries.push({
       mac: ((state & 0xffff) * 0x1_0000_0000 + copy[at]!) as Mac,
       peer: copy[at + 2]!,
-      lastSeenS: copy[at + 3]!,
+      ageS: Math.max(0, copy[2]! - copy[at + 3]!),
     });
   }
   return entries;

@@ -32,7 +32,8 @@ Deno.test("sweep() removes what was not seen for ten minutes; a frame within the
   fdb.learn(1, 1, 0, 0, true);
   fdb.learn(1, 2, 0, 0, true);
   fdb.learn(1, 2, 0, FDB_REFRESH_S - 1, true); // not noted: below the granularity
-  assert.deepEqual(listFdb(memory).map((e) => e.lastSeenS), [0, 0]);
+  fdb.setClock(FDB_REFRESH_S);
+  assert.deepEqual(listFdb(memory).map((e) => e.ageS), [FDB_REFRESH_S, FDB_REFRESH_S]);
   fdb.learn(1, 2, 0, FDB_REFRESH_S, true);
   fdb.sweep(FDB_AGE_S - 1, 65536);
   assert.equal(fdb.size, 2);
@@ -82,10 +83,11 @@ Deno.test("the table agrees with a map through random learning, ageing and forge
     const probe = random.below(2) * 2 ** 32 + random.below(3000);
     assert.equal(fdb.lookup(probe >= 2 ** 32 ? 1 : 0, probe % 2 ** 32), model.get(probe)?.peer ?? -1);
   }
+  fdb.setClock(now);
   const listed = listFdb(memory);
   assert.equal(fdb.size, model.size);
   assert.deepEqual(
-    new Map(listed.map((e) => [e.mac as number, { peer: e.peer, seen: e.lastSeenS }])),
+    new Map(listed.map((e) => [e.mac as number, { peer: e.peer, seen: now - e.ageS }])),
     model,
   );
 });

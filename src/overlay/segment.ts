@@ -160,6 +160,22 @@ export class SuperFrame {
     m.set16le(transport + 16, checksumOf(sum));
   }
 
+  /**
+   * Completes the checksum of a single frame that came with a partial one: the field holds the sum of the pseudo header. Returns
+   * false where the virtio header points outside the frame.
+   */
+  complete(virtio: number, frame: number, length: number): boolean {
+    const m = this.#m;
+    const start = m.get16le(virtio + VIRTIO.checksumStart);
+    const field = start + m.get16le(virtio + VIRTIO.checksumOffset);
+    if (start < 14 || field + 2 > length) return false;
+    const sum = sumOctets(m, frame + start, length - start);
+    const checksum = checksumOf(sum);
+    // Zero would mean "no checksum" in UDP, and is the same number as all ones in every other.
+    m.set16le(frame + field, checksum === 0 ? 0xffff : checksum);
+    return true;
+  }
+
   /** Copies the header, clears what varies, and sums the rest once for all segments. */
   #keepHeader(frame: number): void {
     const m = this.#m;
@@ -199,19 +215,4 @@ export function networkOffset(m: FrameMemory, frame: number, length: number): nu
     at += 4;
   }
   return -1;
-}
-
-/**
- * Completes the checksum of a single frame that came with a partial one: the field holds the sum of the pseudo header. Returns
- * false where the virtio header points outside the frame.
- */
-export function completeChecksum(m: FrameMemory, virtio: number, frame: number, length: number): boolean {
-  const start = m.get16le(virtio + VIRTIO.checksumStart);
-  const field = start + m.get16le(virtio + VIRTIO.checksumOffset);
-  if (start < 14 || field + 2 > length) return false;
-  const sum = sumOctets(m, frame + start, length - start);
-  const checksum = checksumOf(sum);
-  // Zero would mean "no checksum" in UDP, and is the same number as all ones in every other.
-  m.set16le(frame + field, checksum === 0 ? 0xffff : checksum);
-  return true;
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { FrameMemory } from "../lib/frame_memory.ts";
 import { Glue } from "./glue.ts";
-import { completeChecksum, GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER_LIMIT, SuperFrame, VIRTIO } from "./segment.ts";
+import { GSO_TCP4, GSO_TCP6, GSO_UDP, HEADER_LIMIT, SuperFrame, VIRTIO } from "./segment.ts";
 
 const TEMPLATE_AT = 0;
 const INPUT_AT = 512;
@@ -117,17 +117,17 @@ Deno.test("open() survives random octets", () => {
   }));
 });
 
-Deno.test("completeChecksum() turns a partial checksum into a right one", () => {
+Deno.test("complete() turns a partial checksum into a right one", () => {
   for (const tcp of [true, false]) {
     for (const ipv4 of [true, false]) {
       const { virtio, frame } = build({ ...DEFAULTS, tcp, ipv4, payload: 77, segment: 100 });
       const m = new FrameMemory(new ArrayBuffer(SIZE));
-      m.u8.set(virtio, 64);
-      m.u8.set(frame, 76);
-      assert.equal(completeChecksum(m, 64, 76, frame.length), true);
-      assert.deepEqual(read(m.u8.slice(76, 76 + frame.length)).wrong, []);
-      m.set16le(64 + VIRTIO.checksumStart, frame.length - 1);
-      assert.equal(completeChecksum(m, 64, 76, frame.length), false);
+      m.u8.set(virtio, INPUT_AT);
+      m.u8.set(frame, INPUT_AT + 12);
+      assert.equal(new SuperFrame(m, TEMPLATE_AT).complete(INPUT_AT, INPUT_AT + 12, frame.length), true);
+      assert.deepEqual(read(m.u8.slice(INPUT_AT + 12, INPUT_AT + 12 + frame.length)).wrong, []);
+      m.set16le(INPUT_AT + VIRTIO.checksumStart, frame.length - 1);
+      assert.equal(new SuperFrame(m, TEMPLATE_AT).complete(INPUT_AT, INPUT_AT + 12, frame.length), false);
     }
   }
 });
