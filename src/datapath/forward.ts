@@ -2,7 +2,7 @@
  * What to do with a frame: decided by table look-up, nothing else. The packet thread asks, and carries it out.
  *
  * Frames carry the names of the peer that captured them and of the peer they are for, so that a router in between needs no
- * MAC. See the frame forwarding rules of the sleeve protocol in docs/protocol.
+ * MAC. The rules are those of Weave Net 2.8.
  */
 import { type Counters, DROP, TOTAL } from "./counters.ts";
 import { ELSEWHERE, type Fdb, FULL, MOVED } from "./fdb.ts";
