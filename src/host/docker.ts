@@ -35,6 +35,8 @@ interface Dockerode {
 }
 
 const SOCKET = "/var/run/docker.sock";
+/** An engine that hangs must not make our commands hang. */
+const TIMEOUT_MS = 30_000;
 
 /** Whether there is an engine to ask, as far as can be said without asking. */
 export function dockerIsThere(): boolean {
@@ -99,8 +101,12 @@ export async function dockerRun(args: readonly string[]): Promise<string> {
 
 let engine: Promise<Dockerode> | undefined;
 
+/** dockerode itself looks at `DOCKER_HOST` and its companions for TLS. */
 function dockerode(): Promise<Dockerode> {
-  engine ??= import("dockerode").then(({ default: Engine }) => new (Engine as unknown as new () => Dockerode)());
+  const options = { timeout: TIMEOUT_MS, ...(Deno.env.get("DOCKER_HOST") ? {} : { socketPath: SOCKET }) };
+  engine ??= import("dockerode").then(({ default: Engine }) =>
+    new (Engine as unknown as new (o: typeof options) => Dockerode)(options)
+  );
   return engine;
 }
 
