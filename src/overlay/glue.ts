@@ -8,7 +8,7 @@
  * A segment joins only if its checksum is right and its headers differ from those before in nothing but what a cut makes
  * differ. Several flows may interleave: each has its lane. Within a flow the order is kept, also with frames that cannot be glued.
  */
-import { checksumOf, foldSum, type FrameMemory, sumOctets, swap16 } from "../lib/frame_memory.ts";
+import { checksumOf, foldSum, type FrameMemory, swap16 } from "../lib/frame_memory.ts";
 import {
   GSO_ECN,
   GSO_TCP4,
@@ -83,7 +83,7 @@ export class Glue {
     if (ethertype === 0x0800) {
       // No options, whole, and nothing behind it: padding could not be told from payload.
       const plain = m.u8[ip] === 0x45 && m.get16(ip + 2) === length - 14 && (m.get16(ip + 6) & 0x3fff) === 0 &&
-        foldSum(sumOctets(m, ip, 20)) === 0xffff;
+        foldSum(m.sum(ip, 20)) === 0xffff;
       this.#addTransport(frame, length, ip + 20, m.u8[ip + 9]!, plain);
     } else if (ethertype === 0x86dd && length >= 14 + 40 + 8) {
       const plain = m.u8[ip]! >>> 4 === 6 && m.get16(ip + 4) === length - 54;
@@ -233,9 +233,9 @@ export class Glue {
     if (ipv4) {
       m.set16(frame + 16, 20 + transportOctets);
       m.set16(frame + 24, 0);
-      m.set16le(frame + 24, checksumOf(sumOctets(m, frame + 14, 20)));
+      m.set16le(frame + 24, checksumOf(m.sum(frame + 14, 20)));
     } else m.set16(frame + 18, transportOctets);
-    const addresses = ipv4 ? sumOctets(m, frame + 26, 8) : sumOctets(m, frame + 22, 32);
+    const addresses = ipv4 ? m.sum(frame + 26, 8) : m.sum(frame + 22, 32);
     const pseudo = addresses + swap16(transportOctets) + (this.#protocol[lane]! << 8);
     const virtio = frame - VIRTIO.octets;
     let type = tcp ? (ipv4 ? GSO_TCP4 : GSO_TCP6) : GSO_UDP;
@@ -277,6 +277,6 @@ function checksumIsRight(m: FrameMemory, frame: number, transport: number, proto
   const octets = length - (transport - frame);
   const addresses = transport - frame === 34 ? 26 : 22;
   // The addresses lie right before the transport header, in both versions of IP.
-  const sum = sumOctets(m, frame + addresses, length - addresses) + swap16(octets) + (protocol << 8);
+  const sum = m.sum(frame + addresses, length - addresses) + swap16(octets) + (protocol << 8);
   return foldSum(sum) === 0xffff;
 }

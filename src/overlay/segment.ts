@@ -8,7 +8,7 @@
  * Lengths, the IPv4 identification (one more per segment), the TCP sequence number and the flags are rewritten as Linux does it:
  * PSH and FIN stay on the last segment, CWR on the first.
  */
-import { checksumOf, foldSum, type FrameMemory, sumOctets, swap16 } from "../lib/frame_memory.ts";
+import { checksumOf, foldSum, type FrameMemory, swap16 } from "../lib/frame_memory.ts";
 
 /** struct virtio_net_hdr_v1, offsets in octets; little endian (linux/virtio_net.h). */
 export const VIRTIO = {
@@ -127,7 +127,7 @@ export class SuperFrame {
   writeHeader(i: number, to: number): void {
     const m = this.#m;
     const payload = this.payloadOctets(i);
-    const sum = sumOctets(m, this.payloadAt + i * this.segmentOctets, payload);
+    const sum = m.sum(this.payloadAt + i * this.segmentOctets, payload);
     m.copy(to, this.#templateAt, this.headerOctets);
     const ip = to + this.#ip;
     const transport = to + this.#transport;
@@ -169,7 +169,7 @@ export class SuperFrame {
     const start = m.get16le(virtio + VIRTIO.checksumStart);
     const field = start + m.get16le(virtio + VIRTIO.checksumOffset);
     if (start < 14 || field + 2 > length) return false;
-    const sum = sumOctets(m, frame + start, length - start);
+    const sum = m.sum(frame + start, length - start);
     const checksum = checksumOf(sum);
     // Zero would mean "no checksum" in UDP, and is the same number as all ones in every other.
     m.set16le(frame + field, checksum === 0 ? 0xffff : checksum);
@@ -183,13 +183,13 @@ export class SuperFrame {
     m.copy(at, frame, this.headerOctets);
     const ip = at + this.#ip;
     const transport = at + this.#transport;
-    const addresses = this.#ipv4 ? sumOctets(m, ip + 12, 8) : sumOctets(m, ip + 8, 32);
+    const addresses = this.#ipv4 ? m.sum(ip + 12, 8) : m.sum(ip + 8, 32);
     if (this.#ipv4) {
       this.#identification = m.get16(ip + 4);
       m.set16(ip + 2, 0);
       m.set16(ip + 4, 0);
       m.set16(ip + 10, 0);
-      this.#ipSum = foldSum(sumOctets(m, ip, this.#transport - this.#ip));
+      this.#ipSum = foldSum(m.sum(ip, this.#transport - this.#ip));
     }
     if (this.#tcp) {
       this.#sequence = m.get32(transport + 4);
@@ -199,7 +199,7 @@ export class SuperFrame {
       m.set16(transport + 16, 0);
     } else m.set32(transport + 4, 0);
     this.#transportSum = foldSum(
-      sumOctets(m, transport, this.headerOctets - this.#transport) + addresses +
+      m.sum(transport, this.headerOctets - this.#transport) + addresses +
         ((this.#tcp ? PROTOCOL_TCP : PROTOCOL_UDP) << 8),
     );
   }
