@@ -63,7 +63,17 @@ const INFO = { kind: 1, data: 2, slaveKind: 4, slaveData: 5 } as const;
 const VETH_PEER = 1;
 const BRIDGE = { stp: 5, multicastSnooping: 23 } as const;
 /** IFLA_BRPORT_*: what a bridge knows of a port. */
-const PORT = { hairpin: 4, learning: 8, flood: 9, multicastFlood: 27, broadcastFlood: 30, isolated: 33 } as const;
+const PORT = {
+  state: 1,
+  hairpin: 4,
+  learning: 8,
+  flood: 9,
+  multicastFlood: 27,
+  broadcastFlood: 30,
+  isolated: 33,
+} as const;
+/** BR_STATE_FORWARDING of linux/if_bridge.h. */
+const FORWARDING = 3;
 const IFA = { address: 1, local: 2, broadcast: 4 } as const;
 const RTA = { destination: 1, outInterface: 4, gateway: 5, priority: 6, table: 15 } as const;
 const NDA = { destination: 1, linkAddress: 2 } as const;
@@ -102,6 +112,8 @@ export interface Link {
   readonly kind?: string;
   /** Of a port. */
   readonly port?: PortFlags;
+  /** Of a port: frames pass. */
+  readonly forwarding?: boolean;
   /** Of a bridge. */
   readonly bridge?: { readonly stp: boolean; readonly multicastSnooping: boolean };
   readonly gsoMaxSize?: number;
@@ -192,7 +204,11 @@ export function decodeLink(message: NetlinkMessage): Link {
   if (kindText !== undefined) fields.kind = kindText;
   // A notification of a bridge itself (family AF_BRIDGE) carries the flags in IFLA_PROTINFO, a link's own in its slave data.
   const port = isPort ? nested(info, INFO.slaveData) : nested(attributes, IFLA.protinfo);
-  if (isPort || (view.getUint8(0) === AF.bridge && port.size > 0)) fields.port = readPort(port);
+  if (isPort || (view.getUint8(0) === AF.bridge && port.size > 0)) {
+    const state = port.get(PORT.state);
+    fields.port = readPort(port);
+    if (state !== undefined) fields.forwarding = attributeU8(state) === FORWARDING;
+  }
   if (kindText === "bridge") {
     const data = nested(info, INFO.data);
     fields.bridge = {
