@@ -2,7 +2,7 @@
  * What `attach`, `detach`, `expose` and `hide` need to know from elsewhere: addresses and names are the router's, and
  * the commands ask it for nothing else (design.md, decision 8). `src/api/client.ts` speaks it over HTTP; tests use a fake.
  */
-import { type Cidr, formatCidr, type Ipv4, networkOf, parseCidr } from "../lib/ip.ts";
+import { broadcastOf, type Cidr, formatCidr, type Ipv4, parseCidr } from "../lib/ip.ts";
 import { OperationError, OptionError } from "../lib/errors.ts";
 
 /** `"disabled"`: the router runs without this subsystem (404). `"absent"`: no router answers. */
@@ -51,7 +51,7 @@ export function parseAddressToken(text: string): AddressToken | undefined {
   return net ? { kind: "net", subnet: cidr } : { kind: "given", cidr };
 }
 
-/** Refuses a given address that no interface can hold: network and broadcast address, `0.0.0.0`, multicast, loopback. */
+/** Refuses a given address that no interface can hold. Linux takes the address of the network itself, as Weave does. */
 export function checkGivenAddress(cidr: Cidr): void {
   const text = formatCidr(cidr);
   const first = cidr.address >>> 24;
@@ -63,9 +63,7 @@ export function checkGivenAddress(cidr: Cidr): void {
     ? "it is a loopback address"
     : first >= 224
     ? "it is no unicast address"
-    : cidr.prefixLength < 31 && networkOf(cidr) === cidr.address
-    ? "it is the address of the network itself"
-    : cidr.prefixLength < 31 && (cidr.address | 0xffffffff >>> cidr.prefixLength) >>> 0 === cidr.address
+    : cidr.prefixLength < 31 && broadcastOf(cidr) === cidr.address
     ? "it is the broadcast address of its network"
     : undefined;
   if (why !== undefined) throw new OptionError(`Cannot use "${text}" as address: ${why}`);
