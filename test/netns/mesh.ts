@@ -17,12 +17,20 @@ interface Report {
   readonly Router: {
     readonly Name: string;
     readonly NickName: string;
-    readonly Peers: readonly { readonly NickName: string }[] | null;
+    readonly Peers: readonly ReportedPeer[] | null;
     readonly Connections: readonly ReportedConnection[] | null;
     readonly UnicastRoutes: readonly { readonly Dest: string; readonly Via: string }[] | null;
     readonly Targets: readonly string[] | null;
     readonly TerminationCount: number;
   };
+}
+
+export interface ReportedPeer {
+  readonly Name: string;
+  readonly NickName: string;
+  readonly UID: number;
+  readonly ShortID: number;
+  readonly Connections: readonly { readonly Name: string; readonly Established: boolean }[] | null;
 }
 
 export interface ReportedConnection {
