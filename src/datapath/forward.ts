@@ -54,9 +54,7 @@ export class Forwarder {
     if (us < 0) return this.#discard(DROP.unknownSourcePeer);
     const toHigh = m.get16(at), toLow = m.get32(at + 2);
     if (toHigh === 0x0180 && toLow === 0xc200_0000) return this.#discard(DROP.spanningTree);
-    const learned = this.#fdb.learn(m.get16(at + 6), m.get32(at + 8), us, this.nowS, false);
-    if (learned === ELSEWHERE) return this.#discard(DROP.macElsewhere);
-    if (learned === FULL) this.#counters.add(TOTAL.fdbFull, 1);
+    if (this.#learn(m, at, us, false) === ELSEWHERE) return this.#discard(DROP.macElsewhere);
     this.sourcePeer = us;
     const peer = (toHigh & 0x0100) !== 0 ? -1 : this.#fdb.lookup(toHigh, toLow);
     if (peer < 0) return FLOOD;
@@ -90,9 +88,7 @@ export class Forwarder {
   }
 
   #receivedForUs(m: FrameMemory, frame: number, source: number): number {
-    const learned = this.#fdb.learn(m.get16(frame + 6), m.get32(frame + 8), source, this.nowS, true);
-    if (learned === MOVED) this.#counters.add(TOTAL.fdbMoves, 1);
-    else if (learned === FULL) this.#counters.add(TOTAL.fdbFull, 1);
+    this.#learn(m, frame, source, true);
     const us = this.#tables.ourPeer;
     this.destinationPeer = us;
     const toHigh = m.get16(frame);
@@ -113,6 +109,16 @@ export class Forwarder {
     const end = (peer + 1) * BITSET_WORDS;
     for (let i = peer * BITSET_WORDS; i < end; i++) if (bits[i] !== 0) return true;
     return false;
+  }
+
+  /** Learns where a frame's sender is. A group address is nobody's. */
+  #learn(m: FrameMemory, frame: number, peer: number, force: boolean): number {
+    const high = m.get16(frame + 6);
+    if ((high & 0x0100) !== 0) return KNOWN;
+    const learned = this.#fdb.learn(high, m.get32(frame + 8), peer, this.nowS, force);
+    if (learned === MOVED) this.#counters.add(TOTAL.fdbMoves, 1);
+    else if (learned === FULL) this.#counters.add(TOTAL.fdbFull, 1);
+    return learned;
   }
 
   #discard(reason: number): number {

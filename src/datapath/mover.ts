@@ -64,6 +64,11 @@ const KEY_OCTETS = FRAME_HEADER + ETHERNET_HEADER;
 const GSO_TYPE = 1;
 const NEEDS_CHECKSUM = 1;
 
+const SCRATCH_HEADROOM = 64;
+const SCRATCH_OCTETS = 65536;
+/** Scratch memory a Mover needs. */
+export const MOVER_SCRATCH_OCTETS = SCRATCH_HEADROOM + 2 * SCRATCH_OCTETS + 4096;
+
 export interface MoverParts {
   readonly memory: FrameMemory;
   readonly tables: Tables;
@@ -78,7 +83,7 @@ export interface MoverParts {
   readonly opener: Opener;
   readonly listener: SpecialListener;
   readonly tools: TooBigTools;
-  /** 128 KiB of memory for frames made here: two of 64 KiB. */
+  /** MOVER_SCRATCH_OCTETS of memory for frames made here. */
   readonly scratchAt: number;
 }
 
@@ -318,8 +323,3 @@ export class Mover {
     this.#glue.add(frame, length);
   }
 }
-
-const SCRATCH_HEADROOM = 64;
-const SCRATCH_OCTETS = 65536;
-/** Scratch memory a Mover needs. */
-export const MOVER_SCRATCH_OCTETS = SCRATCH_HEADROOM + 2 * SCRATCH_OCTETS + 4096;
