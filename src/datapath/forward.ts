@@ -5,7 +5,7 @@
  * MAC. The rules are those of Weave Net 2.8.
  */
 import { type Counters, DROP, TOTAL } from "./counters.ts";
-import { ELSEWHERE, type Fdb, FULL, MOVED } from "./fdb.ts";
+import { ELSEWHERE, type Fdb, FULL, KNOWN, MOVED } from "./fdb.ts";
 import { BITSET_WORDS, SLOT_HAS_ADDRESS, SLOT_STACK_FRAGMENTS, type Tables } from "./tables.ts";
 import type { FrameMemory } from "../lib/frame_memory.ts";
 
