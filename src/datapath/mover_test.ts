@@ -7,6 +7,7 @@ import { CLASS_DF, CLASS_PLAIN, type DatagramSink, PacketBuilder, type Sealer } 
 import { PEERS, SLOTS, Tables, TABLES_OCTETS, TableWriter } from "./tables.ts";
 import { FrameMemory } from "../lib/frame_memory.ts";
 import type { PeerName } from "../lib/mac.ts";
+import { SeededRandom } from "../lib/random.ts";
 import { Glue } from "../overlay/glue.ts";
 import { HEADER_LIMIT, SuperFrame } from "../overlay/segment.ts";
 
@@ -241,6 +242,29 @@ Deno.test("what does not fit is dropped when the queue is full, and sending goes
   assert.equal(sent.length, 2001 - mesh.a.drops("queueFull"));
 });
 
+Deno.test("whatever comes from a container or the network, what goes out lies inside its memory", () => {
+  const random = new SeededRandom(20);
+  const mesh = chain(false), sealedMesh = chain(true);
+  mesh.b.capture(ipv4Frame(ALL, AT_B, 60));
+  mesh.deliver();
+  const template = tcpSuperFrame(AT_B, AT_A, 1324, 4000);
+  for (let round = 0; round < 3000; round++) {
+    const frame = template.frame.slice(0, random.below(template.frame.length)), virtio = template.virtio.slice();
+    const mutate = (octets: Uint8Array) => octets[random.below(Math.min(octets.length, 80))] = random.below(256);
+    for (let n = random.below(6); n > 0 && frame.length > 0; n--) mutate(random.below(3) > 0 ? frame : virtio);
+    mesh.a.capture(frame, virtio);
+    sealedMesh.a.capture(frame, virtio);
+    for (const sent of [...mesh.a.flush(), ...sealedMesh.a.flush()]) {
+      const packet = sent.octets.slice(0, 1 + random.below(sent.octets.length));
+      for (let n = random.below(4); n > 0; n--) packet[random.below(packet.length)] = random.below(256);
+      mesh.b.datagram(packet);
+      sealedMesh.b.datagram(packet);
+      for (const p of [mesh.b, sealedMesh.b].flatMap((b) => b.flush())) assert.ok(p.octets.length <= 65507);
+    }
+    for (const b of [mesh.b, sealedMesh.b]) for (const w of b.written()) assert.ok(w.length <= 12 + 65535 + 14);
+  }
+});
+
 Deno.test("moving frames makes no garbage", () => {
   for (const sealed of [false, true]) {
     const mesh = chain(sealed);
@@ -329,7 +353,9 @@ class FakeSink implements DatagramSink {
     return true;
   }
   piece(at: number, octets: number): void {
-    if (!this.discard) this.#begun.at(-1)!.pieces.push(at, octets);
+    if (this.discard) return;
+    assert.ok(octets > 0 && at >= 0 && at + octets <= this.m.u8.length, `piece at ${at} of ${octets}`);
+    this.#begun.at(-1)!.pieces.push(at, octets);
   }
   flush(): boolean {
     if (this.full) return false;
@@ -503,7 +529,9 @@ class Router {
     if (this.quiet) return;
     const octets: number[] = [];
     for (let i = first; i < first + count * 2; i += 2) {
-      octets.push(...this.m.u8.slice(pieces[i]!, pieces[i]! + pieces[i + 1]!));
+      const at = pieces[i]!, length = pieces[i + 1]!;
+      assert.ok(length > 0 && at >= 0 && at + length <= MIB, `piece at ${at} of ${length}`);
+      octets.push(...this.m.u8.slice(at, at + length));
     }
     this.#written.push(Uint8Array.from(octets));
   }
