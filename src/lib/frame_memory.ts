@@ -83,7 +83,15 @@ export class FrameMemory {
   /** Whether two ranges hold the same octets. */
   equal(a: number, b: number, length: number): boolean {
     const u8 = this.u8;
-    for (let i = 0; i < length; i++) if (u8[a + i] !== u8[b + i]) return false;
+    let i = 0;
+    if (((a | b) & 1) === 0) {
+      const u16 = this.u16;
+      const from = a >>> 1, against = b >>> 1;
+      const pairs = length >>> 1;
+      for (let pair = 0; pair < pairs; pair++) if (u16[from + pair] !== u16[against + pair]) return false;
+      i = pairs << 1;
+    }
+    for (; i < length; i++) if (u8[a + i] !== u8[b + i]) return false;
     return true;
   }
 }

@@ -46,6 +46,22 @@ Deno.test("get and set agree in both orders", () => {
   assert.ok(m.equal(4, 4, 4) && m.get32(4) === 0xfedcba98 && !m.equal(4, 0, 4));
 });
 
+Deno.test("equal() sees every difference at every alignment", () => {
+  const m = new FrameMemory(new ArrayBuffer(128));
+  for (let a = 0; a < 4; a++) {
+    for (let b = 64; b < 68; b++) {
+      for (let length = 0; length < 20; length++) {
+        for (let different = 0; different < length; different++) {
+          m.u8.fill(7);
+          assert.ok(m.equal(a, b, length));
+          m.u8[b + different] = 8;
+          assert.ok(!m.equal(a, b, length));
+        }
+      }
+    }
+  }
+});
+
 /** RFC 1071 as it stands: add 16-bit words, carry around. */
 function definition(octets: Uint8Array): number {
   let sum = 0;
