@@ -38,7 +38,7 @@ export interface ObtainOptions {
 export function checkTokens(
   tokens: readonly AddressToken[],
   links: Links,
-  bridge: number,
+  bridge: number | undefined,
   progress: Progress | undefined,
 ): void {
   const given = tokens.filter((token) => token.kind === "given").map((token) => token.cidr);
@@ -52,7 +52,7 @@ export function checkTokens(
 }
 
 /** The warning for a given address inside a route of the host that does not lead to the bridge; the default route does not count. */
-export function overlapWarning(cidr: Cidr, routes: readonly Route[], bridge: number): string | undefined {
+export function overlapWarning(cidr: Cidr, routes: readonly Route[], bridge: number | undefined): string | undefined {
   const route = routes.find((r) =>
     r.destination.prefixLength > 0 && r.link !== bridge && cidrContains(r.destination, cidr.address)
   );

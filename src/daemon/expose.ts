@@ -37,8 +37,7 @@ export async function expose(options: ExposeOptions): Promise<readonly Cidr[]> {
   const { book, progress } = options;
   const plumbing = new Plumbing(options.host ?? HOST, progress);
   using links = new Links();
-  const bridge = findBridge(links, plumbing.host.bridge);
-  checkTokens(options.addresses, links, bridge.index, progress);
+  checkTokens(options.addresses, links, links.find(plumbing.host.bridge)?.index, progress);
   const undo: Undo = [];
   const obtained: Obtained[] = [];
   try {

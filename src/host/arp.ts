@@ -10,8 +10,8 @@ import type { Link } from "../wire/rtnetlink.ts";
  * When the probes go out and when no more answers are waited for. RFC 5227 would take seven seconds; nobody waits so long for
  * `attach`, and a peer on the other side of the world answers the first of these in time.
  */
-const PROBES_AT_MS = [0, 120, 240];
-const DEADLINE_MS = 500;
+const PROBES_AT_MS = [0, 100, 200];
+const DEADLINE_MS = 400;
 const LOOK_EVERY_MS = 5;
 
 /** Tells everybody on the link that `address` is at its MAC. Call it in the namespace of the link. */
@@ -23,7 +23,7 @@ export function announceAddress(link: Link, address: Ipv4): void {
   socket.send(encodeGratuitousArp(link.mac, address));
 }
 
-/** Who answers for `address` on the link, or asks for it for himself at this moment (RFC 5227 §2.1.1); undefined: nobody in half a second. */
+/** Who answers for `address` on the link, or asks for it for himself at this moment (RFC 5227 §2.1.1); undefined: nobody within the deadline. */
 export async function findOwner(link: Link, address: Ipv4): Promise<Mac | undefined> {
   const { mac, up, index } = link;
   if (mac === undefined || !up) return undefined;

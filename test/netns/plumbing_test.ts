@@ -166,6 +166,11 @@ inOwnNamespace(import.meta.url, () => {
     await assert.rejects(host.attach("a", "10.0.0.1/24"), {
       message: 'bridge "weave" not present; did you launch weave?',
     });
+    host.book.absent = true;
+    await assert.rejects(host.expose("10.0.0.1/24"), {
+      message: "weave is not present. Have you launched it?",
+      exitStatus: 7,
+    });
     await assert.rejects(ps({ containers: [], host: host.paths }), { message: "Link not found" });
   });
 
@@ -367,7 +372,7 @@ inOwnNamespace(import.meta.url, () => {
     await using host = await Host.start();
     await host.attach("b", "10.0.0.2/24");
     const count = () => [...Deno.readDirSync("/proc/self/fd")].length;
-    host.book.universe = "10.32.0.0/12"; // allocated addresses need no probing, which would take half a second each
+    host.book.universe = "10.32.0.0/12"; // allocated addresses need no probing, which would take its time
     await host.attach("a");
     await host.detach("a");
     const before = [await machine(), await host.picture("a"), count()];
