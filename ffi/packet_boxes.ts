@@ -25,16 +25,14 @@ export async function openPacketBoxes(
   memory: Uint8Array<ArrayBuffer>,
   forceWebAssembly = false,
 ): Promise<PacketBoxes> {
-  const native = forceWebAssembly ? undefined : openLibrary();
-  return native ? new NativeBoxes(native, memory) : new WebAssemblyBoxes(await loadSodium(), memory);
+  if (LIBRARY && !forceWebAssembly) return new NativeBoxes(memory);
+  return new WebAssemblyBoxes(await loadSodium(), memory);
 }
-
-type Library = NonNullable<ReturnType<typeof openLibrary>>;
 
 function openLibrary() {
   for (const name of LIBRARIES) {
     try {
-      const library = Deno.dlopen(name, {
+      const { symbols } = Deno.dlopen(name, {
         sodium_init: { parameters: [], result: "i32" },
         /** (c, mac, m, mlen, n, k) */
         crypto_secretbox_detached: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
@@ -42,7 +40,7 @@ function openLibrary() {
         crypto_secretbox_open_detached: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
       });
       // Without it the portable code runs, at two thirds of the speed.
-      if (library.symbols.sodium_init() >= 0) return library.symbols;
+      if (symbols.sodium_init() >= 0) return symbols;
     } catch {
       // Not under this name: the next one, or the build that comes with us.
     }
@@ -50,16 +48,19 @@ function openLibrary() {
   return undefined;
 }
 
+/** Once per thread, and a constant: the compiler then knows what is called. */
+const LIBRARY = openLibrary();
+const sealDetached = LIBRARY?.crypto_secretbox_detached;
+const openDetached = LIBRARY?.crypto_secretbox_open_detached;
+
 /** Bigints come from a typed array right into the call: compiled code then makes none on the heap. */
 class NativeBoxes implements PacketBoxes {
   readonly implementation = "libsodium";
-  readonly #library: Library;
   readonly #base: number;
   readonly #words = new Uint32Array(12);
   readonly #arguments = new BigUint64Array(this.#words.buffer);
 
-  constructor(library: Library, memory: Uint8Array<ArrayBuffer>) {
-    this.#library = library;
+  constructor(memory: Uint8Array<ArrayBuffer>) {
     this.#base = Number(addressOf(memory));
   }
 
@@ -71,7 +72,7 @@ class NativeBoxes implements PacketBoxes {
     this.#put(4, nonce);
     this.#put(5, key);
     const a = this.#arguments;
-    this.#library.crypto_secretbox_detached(a[0]!, a[1]!, a[2]!, a[3]!, a[4]!, a[5]!);
+    sealDetached!(a[0]!, a[1]!, a[2]!, a[3]!, a[4]!, a[5]!);
   }
 
   open(text: number, authenticator: number, octets: number, nonce: number, key: number): boolean {
@@ -82,7 +83,7 @@ class NativeBoxes implements PacketBoxes {
     this.#put(4, nonce);
     this.#put(5, key);
     const a = this.#arguments;
-    return this.#library.crypto_secretbox_open_detached(a[0]!, a[1]!, a[2]!, a[3]!, a[4]!, a[5]!) === 0;
+    return openDetached!(a[0]!, a[1]!, a[2]!, a[3]!, a[4]!, a[5]!) === 0;
   }
 
   #put(argument: number, offset: number): void {

@@ -55,6 +55,8 @@ export interface DatapathOptions {
   readonly wake: { readonly fd: number; signal(): void };
   /** Whether the TAP takes super-frames of UDP (USO). */
   readonly tapUdpSegments: boolean;
+  /** Use the WebAssembly build of libsodium even where the library is, to measure it. */
+  readonly webAssemblyBoxes?: boolean;
   readonly onEvent: (event: DatapathEvent) => void;
   /** The packet thread died; it moves nothing any more. Not called after `stop()`. */
   readonly onCrash: (error: Error) => void;
@@ -132,8 +134,9 @@ export class Datapath {
       event.preventDefault();
       failed(event.message);
     };
-    const { ourName, tapFd, dfFd, plainFd, wake, tapUdpSegments } = o;
-    const start: StartMessage = { shared, ourName, tapFd, dfFd, plainFd, wakeFd: wake.fd, tapUdpSegments };
+    const { ourName, tapFd, dfFd, plainFd, wake, tapUdpSegments, webAssemblyBoxes = false } = o;
+    const wakeFd = wake.fd;
+    const start: StartMessage = { shared, ourName, tapFd, dfFd, plainFd, wakeFd, tapUdpSegments, webAssemblyBoxes };
     worker.postMessage(start);
     return promise;
   }

@@ -6,11 +6,15 @@ const A = 0x02aa_0000_0001 as PeerName;
 const B = 0x02bb_0000_0002 as PeerName;
 const KEY = Uint8Array.from({ length: 32 }, (_, i) => i * 7);
 
-for (const key of [undefined, KEY]) {
-  const how = key ? "sealed" : "in clear";
-
+for (
+  const [how, key, webAssemblyBoxes] of [
+    ["in clear", undefined, false],
+    ["sealed", KEY, false],
+    ["sealed by WebAssembly", KEY, true],
+  ] as const
+) {
   Deno.test(`two packet threads carry frames to each other, ${how}`, async () => {
-    await using a = await Host.start(A), b = await Host.start(B);
+    await using a = await Host.start(A, { webAssemblyBoxes }), b = await Host.start(B);
     connect(a, b, key);
     const hello = frame("ffffffffffff", "06000000000b", 60);
     b.tap.write(hello);
@@ -32,7 +36,7 @@ for (const key of [undefined, KEY]) {
   });
 
   Deno.test(`special frames arrive as events, ${how}`, async () => {
-    await using a = await Host.start(A), b = await Host.start(B);
+    await using a = await Host.start(A, { webAssemblyBoxes }), b = await Host.start(B);
     connect(a, b, key);
     a.datapath.sendSpecial(0, 1, { frameOctets: 22, df: true, uid: 0xfedc_ba98_7654_3210n });
     a.datapath.sendSpecial(0, 1, { frameOctets: 60001, df: false });
@@ -144,7 +148,7 @@ class Host implements AsyncDisposable {
     this.#fds = fds;
   }
 
-  static async start(name: PeerName, replaced: { tapFd?: number } = {}): Promise<Host> {
+  static async start(name: PeerName, options: { tapFd?: number; webAssemblyBoxes?: boolean } = {}): Promise<Host> {
     const pair = new Int32Array(2);
     const SOCK_SEQPACKET = 5, NONBLOCK = 0x800;
     libc.socketpair(1, SOCK_SEQPACKET | NONBLOCK, 0, pair);
@@ -155,11 +159,12 @@ class Host implements AsyncDisposable {
     try {
       host.datapath = await Datapath.start({
         ourName: name,
-        tapFd: replaced.tapFd ?? pair[0]!,
+        tapFd: pair[0]!,
         dfFd: df,
         plainFd: plain,
         wake: { fd: wakeFd, signal: () => libc.write(wakeFd, ONE, 8n) },
         tapUdpSegments: false,
+        ...options,
         onEvent: (event) => host.events.push(event),
         onCrash: (error) => host.crash = error,
       });

@@ -138,7 +138,7 @@ export class PacketLoop {
   /** @param wakeMain makes the main thread look into the event ring */
   static async open(o: StartMessage, wakeMain: () => void): Promise<PacketLoop> {
     const memory = new PacketMemory(MEMORY_OCTETS);
-    return new PacketLoop(o, wakeMain, memory, await BoxIo.open(memory, SLOTS));
+    return new PacketLoop(o, wakeMain, memory, await BoxIo.open(memory, SLOTS, o.webAssemblyBoxes));
   }
 
   /** Moves frames until the tables say stop. */

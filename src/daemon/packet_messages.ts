@@ -24,6 +24,8 @@ export interface StartMessage {
   readonly wakeFd: number;
   /** Whether the TAP takes super-frames of UDP. */
   readonly tapUdpSegments: boolean;
+  /** Use the WebAssembly build of libsodium even where the library is. */
+  readonly webAssemblyBoxes: boolean;
 }
 
 export type FromThread =

@@ -29,8 +29,8 @@ export class BoxIo {
     this.#outbound = new Uint8Array(slots);
   }
 
-  static async open(memory: PacketMemory, slots: number): Promise<BoxIo> {
-    return new BoxIo(memory, await openPacketBoxes(memory.frames.u8), slots);
+  static async open(memory: PacketMemory, slots: number, forceWebAssembly: boolean): Promise<BoxIo> {
+    return new BoxIo(memory, await openPacketBoxes(memory.frames.u8, forceWebAssembly), slots);
   }
 
   /** Memory it takes. */
