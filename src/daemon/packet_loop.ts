@@ -12,8 +12,10 @@ import { Fdb } from "../datapath/fdb.ts";
 import { Forwarder } from "../datapath/forward.ts";
 import { Mover, MOVER_SCRATCH_OCTETS } from "../datapath/mover.ts";
 import { CLASS_DF, CLASS_PLAIN, PacketBuilder } from "../datapath/packet_builder.ts";
+import { ReplayWindows } from "../datapath/replay.ts";
 import { RingReader, RingWriter } from "../datapath/ring.ts";
 import { PEERS, SLOT_HAS_ADDRESS, SLOT_OUTBOUND, SLOTS, type TableListener, Tables } from "../datapath/tables.ts";
+import { TooBigFrames } from "../datapath/too_big.ts";
 import { PacketMemory, ReceiveBatch, SendBatch, type SendListener, TapIo } from "../host/packet_io.ts";
 import { BoxIo } from "../host/packet_boxes.ts";
 import { Glue } from "../overlay/glue.ts";
@@ -76,6 +78,7 @@ export class PacketLoop {
   readonly #mover: Mover;
   readonly #captureAt: number;
   #captureNext: number;
+  readonly #replay = new ReplayWindows(SLOTS);
   readonly #sequences = new Float64Array(SLOTS * 2);
   readonly #tooBigToldMs = new Float64Array(SLOTS).fill(-Infinity);
   readonly #readiness = new Readiness();
@@ -116,12 +119,10 @@ export class PacketLoop {
       relayed: this.#relayed,
       segments: new SuperFrame(frames, memory.take(HEADER_LIMIT)),
       glue: this.#glue,
-      opener: {
-        open: (slot, packet, octets) => boxes.open(slot, packet, octets),
-        isNew: () => true,
-      },
+      opener: boxes,
+      replay: this.#replay,
       listener: { special: (...special) => this.#tellSpecial(...special) },
-      tools: { writeTooBig: () => 0, writeFragment: () => 0, fragmentOctets: () => 0 },
+      tooBig: new TooBigFrames(frames),
       scratchAt: memory.take(MOVER_SCRATCH_OCTETS),
     });
     this.#listener = {
@@ -323,6 +324,7 @@ export class PacketLoop {
     this.#sequences[slot * 2] = 0;
     this.#sequences[slot * 2 + 1] = 0;
     this.#tooBigToldMs[slot] = -Infinity;
+    this.#replay.reset(slot);
     this.#counters.resetSlot(slot);
   }
 

@@ -22,33 +22,22 @@ import {
   SPECIAL,
 } from "./forward.ts";
 import { CLASS_DF, CLASS_PLAIN, type PacketBuilder } from "./packet_builder.ts";
+import type { ReplayWindows } from "./replay.ts";
 import { BITSET_WORDS, SLOT_ENCRYPTED, type Tables } from "./tables.ts";
+import type { TooBigFrames } from "./too_big.ts";
 import type { FrameMemory } from "../lib/frame_memory.ts";
 import type { Glue } from "../overlay/glue.ts";
 import type { SuperFrame } from "../overlay/segment.ts";
 
-/** Opens boxes and remembers which were open before. */
 export interface Opener {
-  /** Opens the box of a packet in its place; the text begins 30 octets into the packet. */
+  /** Opens the box of a packet in its place; the text begins 30 octets into the packet. False where it is none of ours. */
   open(slot: number, packet: number, octets: number): boolean;
-  /** Whether an opened packet is new. @param high of its u64: bit 31 is the class */
-  isNew(slot: number, high: number, low: number): boolean;
 }
 
 /** Told of what the main thread must know. */
 export interface SpecialListener {
   /** A message of the carrier came, whose frame of `length` octets is at `frame`, from this address. */
   special(slot: number, frame: number, length: number, address: number, port: number): void;
-}
-
-/** What is done to IPv4 frames above the path MTU. */
-export interface TooBigTools {
-  /** Writes the ICMP message that tells a frame's sender the MTU; returns its length. */
-  writeTooBig(to: number, frame: number, length: number, mtu: number): number;
-  /** Writes the fragment that begins at `offset` octets into the frame's payload; returns its length, and 0 behind the end. */
-  writeFragment(to: number, frame: number, length: number, mtu: number, offset: number): number;
-  /** Payload octets of each fragment but the last. */
-  fragmentOctets(frame: number, mtu: number): number;
 }
 
 const NAME = 6;
@@ -81,8 +70,9 @@ export interface MoverParts {
   readonly segments: SuperFrame;
   readonly glue: Glue;
   readonly opener: Opener;
+  readonly replay: Pick<ReplayWindows, "isNew">;
   readonly listener: SpecialListener;
-  readonly tools: TooBigTools;
+  readonly tooBig: TooBigFrames;
   /** MOVER_SCRATCH_OCTETS of memory for frames made here. */
   readonly scratchAt: number;
 }
@@ -97,8 +87,9 @@ export class Mover {
   readonly #segments: SuperFrame;
   readonly #glue: Glue;
   readonly #opener: Opener;
+  readonly #replay: Pick<ReplayWindows, "isNew">;
   readonly #listener: SpecialListener;
-  readonly #tools: TooBigTools;
+  readonly #tooBig: TooBigFrames;
   readonly #scratchAt: number;
   readonly #keyAt: number;
   /** The last received frame's decision, while it holds for the next one like it. */
@@ -119,8 +110,9 @@ export class Mover {
     this.#segments = parts.segments;
     this.#glue = parts.glue;
     this.#opener = parts.opener;
+    this.#replay = parts.replay;
     this.#listener = parts.listener;
-    this.#tools = parts.tools;
+    this.#tooBig = parts.tooBig;
     this.#scratchAt = parts.scratchAt + SCRATCH_HEADROOM;
     this.#keyAt = parts.scratchAt;
   }
@@ -212,11 +204,12 @@ export class Mover {
 
   #fragment(builder: PacketBuilder, slot: number, peer: number, frame: number, length: number): void {
     const mtu = this.#tables.slotMtu[slot]!;
-    const step = this.#tools.fragmentOctets(frame, mtu);
+    const step = this.#tooBig.fragmentOctets(frame, length, mtu);
     this.#counters.add(TOTAL.fragmentedFrames, 1);
     if (step <= 0) return this.#counters.drop(DROP.malformedFrame);
     for (let offset = 0;; offset += step) {
-      const octets = this.#tools.writeFragment(this.#scratchAt, frame, length, mtu, offset);
+      const octets = this.#tooBig.writeFragment(this.#scratchAt, frame, length, mtu, offset);
+      if (octets === 0 && offset === 0) this.#counters.drop(DROP.malformedFrame);
       if (octets === 0) return;
       builder.add(slot, CLASS_DF, this.#forwarder.sourcePeer, peer, this.#scratchAt, octets);
       // The scratch memory is used again: what is not copied must be gone.
@@ -229,7 +222,7 @@ export class Mover {
     const tables = this.#tables;
     this.#counters.drop(DROP.tooBig);
     if ((this.#m.u8[frame]! & 1) !== 0) return;
-    const octets = this.#tools.writeTooBig(this.#scratchAt, frame, length, tables.slotMtu[slot]!);
+    const octets = this.#tooBig.writeTooBig(this.#scratchAt, frame, length, tables.slotMtu[slot]!);
     if (octets === 0) return;
     this.#counters.add(TOTAL.icmpSent, 1);
     const source = this.#forwarder.sourcePeer;
@@ -260,7 +253,7 @@ export class Mover {
     if ((tables.slotFlags[slot]! & SLOT_ENCRYPTED) !== 0) {
       if (octets < SEALED_HEADER) return this.#counters.drop(DROP.shortPacket);
       if (!this.#opener.open(slot, packet, octets)) return this.#counters.drop(DROP.undecryptable);
-      if (!this.#opener.isNew(slot, m.get32(packet + 6), m.get32(packet + 10))) {
+      if (!this.#replay.isNew(slot, m.get32(packet + 6), m.get32(packet + 10))) {
         return this.#counters.drop(DROP.replayed);
       }
       at = packet + SEALED_HEADER;

@@ -4,7 +4,9 @@ import { Fdb, FDB_OCTETS } from "./fdb.ts";
 import { Forwarder } from "./forward.ts";
 import { Mover, MOVER_SCRATCH_OCTETS } from "./mover.ts";
 import { CLASS_DF, CLASS_PLAIN, type DatagramSink, PacketBuilder, type Sealer } from "./packet_builder.ts";
-import { PEERS, SLOTS, Tables, TABLES_OCTETS, TableWriter } from "./tables.ts";
+import { ReplayWindows } from "./replay.ts";
+import { PEERS, SLOT_STACK_FRAGMENTS, SLOTS, Tables, TABLES_OCTETS, TableWriter } from "./tables.ts";
+import { TooBigFrames } from "./too_big.ts";
 import { FrameMemory } from "../lib/frame_memory.ts";
 import type { PeerName } from "../lib/mac.ts";
 import { SeededRandom } from "../lib/random.ts";
@@ -80,6 +82,47 @@ for (const sealed of [false, true]) {
     }
   });
 }
+
+Deno.test("a DF frame above the path MTU is answered by ICMP, here and over a relay", () => {
+  const mesh = chain(false);
+  for (const [name, mac] of [["a", AT_A], ["b", AT_B], ["c", AT_C]] as const) {
+    mesh[name].capture(ipv4Frame(ALL, mac, 60));
+  }
+  mesh.deliver();
+  mesh.a.capture(ipv4Frame(AT_C, AT_A, 1453));
+  const [icmp] = mesh.deliver().a!;
+  assert.equal(toHex(icmp!.slice(0, 14)), AT_A + AT_C + "0800");
+  assert.deepEqual([icmp!.length, icmp![23], icmp![34], icmp![35], icmp![40]! << 8 | icmp![41]!], [70, 1, 3, 4, 1438]);
+  // The second hop is the narrow one: the middle router answers, over the first.
+  mesh.b.limit(1, 1000, true);
+  mesh.a.capture(ipv4Frame(AT_C, AT_A, 1100));
+  const delivered = mesh.deliver();
+  assert.deepEqual(Object.keys(delivered), ["a"]);
+  assert.equal(delivered.a![0]![40]! << 8 | delivered.a![0]![41]!, 1000);
+  assert.equal(mesh.b.total("icmpSent"), 1);
+  // What goes to everybody is answered by nobody.
+  mesh.a.capture(ipv4Frame(ALL, AT_A, 1453));
+  assert.deepEqual(mesh.deliver(), {});
+  assert.equal(mesh.a.drops("broadcastTooBig"), 1);
+});
+
+Deno.test("frames without DF are cut where the stack is not trusted with it", () => {
+  const mesh = chain(false);
+  mesh.a.limit(0, 1438, false);
+  mesh.b.capture(ipv4Frame(ALL, AT_B, 60));
+  mesh.deliver();
+  const frame = ipv4Frame(AT_B, AT_A, 4014);
+  frame.set([4000 >> 8, 4000 & 255], 16);
+  frame[20] = 0;
+  mesh.a.capture(frame);
+  const sent = mesh.a.flush();
+  assert.deepEqual(sent.map((p) => p.class), [CLASS_DF, CLASS_DF, CLASS_DF]);
+  for (const p of sent) mesh.b.datagram(p.octets);
+  const parts = mesh.b.injected();
+  const payload = parts.flatMap((p) => [...p.slice(34)]);
+  assert.deepEqual(Uint8Array.from(payload), frame.slice(34));
+  assert.equal(mesh.a.total("fragmentedFrames"), 1);
+});
 
 Deno.test("a super-frame flooded to several sealed connections reaches each undamaged", () => {
   const mesh = chain(true);
@@ -385,7 +428,7 @@ class Router {
   quiet = false;
   #written: Uint8Array[] = [];
   #captureAt = MIB;
-  readonly #opened = new Set<string>();
+  readonly #replay = new ReplayWindows(SLOTS);
   readonly #none = { connectionReplaced() {}, connectionChanged() {}, peerReplaced() {} };
 
   constructor(readonly name: PeerName, connections: [PeerName, boolean][]) {
@@ -430,17 +473,15 @@ class Router {
       relayed: this.builder,
       segments: new SuperFrame(m, 3 * MIB),
       glue: this.glue,
-      opener: {
-        open: (_slot, packet, octets) => fakeOpen(m, packet, octets),
-        isNew: (slot, high, low) => this.quiet || this.#isNew(`${slot} ${high} ${low}`),
-      },
+      opener: { open: (_slot, packet, octets) => fakeOpen(m, packet, octets) },
+      replay: { isNew: (slot, high, low) => this.quiet || this.#replay.isNew(slot, high, low) },
       listener: {
         special: (slot, frame, length, address, port) => {
           const uid = toHex(m.u8.slice(frame + 14, frame + 22));
           this.specials.push({ slot, uid, length, address, port });
         },
       },
-      tools: { writeTooBig: () => 0, writeFragment: () => 0, fragmentOctets: () => 0 },
+      tooBig: new TooBigFrames(m),
       scratchAt: 3 * MIB + Math.ceil(HEADER_LIMIT / 64) * 64,
     });
     assert.ok(3 * MIB + 1024 + MOVER_SCRATCH_OCTETS < 4 * MIB);
@@ -453,6 +494,14 @@ class Router {
     );
     this.tables.refresh(this.#none);
     this.mover.begin();
+  }
+
+  /** Changes a connection's path. */
+  limit(slot: number, mtu: number, stackFragments: boolean): void {
+    const flags = this.tables.slotFlags[slot]! & ~SLOT_STACK_FRAGMENTS;
+    this.tables.slotFlags[slot] = flags | (stackFragments ? SLOT_STACK_FRAGMENTS : 0);
+    this.tables.slotMtu[slot] = mtu;
+    this.tables.slotMaxPayload[slot] = mtu + 34;
   }
 
   capture(frame: Uint8Array, virtio: Uint8Array = new Uint8Array(12)): void {
@@ -530,16 +579,10 @@ class Router {
     const octets: number[] = [];
     for (let i = first; i < first + count * 2; i += 2) {
       const at = pieces[i]!, length = pieces[i + 1]!;
-      assert.ok(length > 0 && at >= 0 && at + length <= MIB, `piece at ${at} of ${length}`);
+      assert.ok(length > 0 && at >= 0 && at + length <= this.m.u8.length, `piece at ${at} of ${length}`);
       octets.push(...this.m.u8.slice(at, at + length));
     }
     this.#written.push(Uint8Array.from(octets));
-  }
-
-  #isNew(key: string): boolean {
-    if (this.#opened.has(key)) return false;
-    this.#opened.add(key);
-    return true;
   }
 }
 
