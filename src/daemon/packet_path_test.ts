@@ -16,7 +16,7 @@ interface Packet {
     readonly src: string;
     readonly dst: string;
     readonly len: number;
-    readonly frame?: string;
+    readonly frame: string;
   }[];
 }
 interface Vectors {
