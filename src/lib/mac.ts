@@ -38,3 +38,24 @@ export function writeMac(octets: Uint8Array, at: number, value: number): void {
   octets[at + 4] = value >>> 8 & 0xff;
   octets[at + 5] = value & 0xff;
 }
+
+/** At most so many groups stand beside a `::`. */
+const ABBREVIATED_GROUPS = 4;
+
+/**
+ * A peer's name as people write it: six groups of one or two hexadecimal digits, or up to four with one `::` for the zeros between,
+ * before or after them. Blanks before a group are passed over, as Weave Net 2.8 does. undefined where the text is anything else.
+ */
+export function parsePeerName(text: string): PeerName | undefined {
+  const halves = text.split("::");
+  if (halves.length > 2) return undefined;
+  const groups = halves.map((half) => half === "" ? [] : half.split(":"));
+  const given = groups.flat();
+  if (halves.length === 1 ? given.length !== 6 : given.length < 1 || given.length > ABBREVIATED_GROUPS) {
+    return undefined;
+  }
+  if (!given.every((group) => /^[ \t]*[0-9a-f]{1,2}$/i.test(group))) return undefined;
+  const zeros = new Array<string>(6 - given.length).fill("0");
+  const all = [...groups[0]!, ...zeros, ...groups[1] ?? []];
+  return all.reduce((value, group) => value * 0x100 + parseInt(group, 16), 0) as PeerName;
+}
