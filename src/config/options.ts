@@ -1,0 +1,339 @@
+/**
+ * Every option of the router and of the commands, once: flag, other spellings, environment variable, default, help.
+ *
+ *     flags of a command line ─┐
+ *                              ├─ Given (texts) ─ readOptions() ─ RouterOptions (values, complete)
+ *     environment variables ───┘
+ */
+import { resolve } from "node:path";
+import { OptionError } from "../lib/errors.ts";
+import type { Cidr, Ipv4 } from "../lib/ip.ts";
+import type { ListenAddress } from "../lib/listen_address.ts";
+import type { Level } from "../lib/log.ts";
+import type { PeerName } from "../lib/mac.ts";
+import {
+  address,
+  type Given,
+  later,
+  listenAddress,
+  oneOf,
+  type Option,
+  type Options,
+  peerName,
+  readOptions,
+  subnets,
+  text,
+  texts,
+  toggle,
+  wholeNumber,
+} from "./option.ts";
+
+/** Everything a router has to be told, resolved and checked: flags, environment and defaults are behind it. */
+export interface RouterOptions {
+  /** undefined: as the host's bridge, state or ids say. */
+  readonly name: PeerName | undefined;
+  readonly nickname: string;
+  /** TCP and UDP, the control connections and the sleeve; the default port of targets. */
+  readonly port: number;
+  /** Address to listen at and to dial from; undefined: all. */
+  readonly host: Ipv4 | undefined;
+  /** Never empty, never logged. */
+  readonly password: string | undefined;
+  /** Peers of the command line, as written. Stored targets win over them at a restart. */
+  readonly targets: readonly string[];
+  /** Use the stored targets; `targets` is empty then. */
+  readonly resume: boolean;
+  readonly discovery: boolean;
+  /** 0: no limit. */
+  readonly connLimit: number;
+  readonly trustedSubnets: readonly Cidr[];
+  readonly minProtocolVersion: number;
+  /** undefined: the default of `overlayMtu()`. */
+  readonly mtu: number | undefined;
+  readonly noFastdp: boolean;
+  /** undefined, of each of the three: does not listen. */
+  readonly httpAddr: ListenAddress | undefined;
+  readonly statusAddr: ListenAddress | undefined;
+  readonly metricsAddr: ListenAddress | undefined;
+  /** P of the state files `P-*`, absolute. */
+  readonly dbPrefix: string;
+  readonly dockerBridge: string;
+  /** undefined: the first address of that bridge. */
+  readonly dockerBridgeIp: Ipv4 | undefined;
+  readonly logLevel: Level;
+  readonly logFormat: "text" | "json";
+  /** Log what is decided about each packet. */
+  readonly pktDebug: boolean;
+  /** Ids and keys of a recorded router, only in tests. */
+  readonly testIdentity: TestIdentity | undefined;
+}
+
+/** What a router normally draws at random. `WEAVE_TEST_IDENTITY` holds it as JSON, numbers as decimal and keys as hex text. */
+export interface TestIdentity {
+  readonly uid: bigint;
+  readonly shortId: number;
+  /** Of its connections, in the order they are made. */
+  readonly connectionIds: readonly bigint[];
+  /** For the session keys of its connections, in that order; 32 octets each. */
+  readonly privateKeys: readonly Uint8Array[];
+}
+
+const LOOPBACK = "127.0.0.1";
+const API_PORT = 6784;
+const STATUS_PORT = 6782;
+
+/** Where state is kept unless `--db-prefix` says otherwise. */
+export const DEFAULT_STATE_PREFIX = "/var/lib/weave/weave";
+
+/** P of the state files. Also of `stop` and `reset`, for a router that does not run any more. */
+export const DB_PREFIX = text({
+  flag: "db-prefix",
+  value: "PATH",
+  default: DEFAULT_STATE_PREFIX,
+  help: "state is kept in files PATH-*",
+  kind: "rare",
+});
+
+/** Where the router's API is: `launch` serves it there, every other command asks there. */
+export const HTTP_ADDR = listenAddress({
+  flag: "http-addr",
+  env: "WEAVE_HTTP_ADDR",
+  default: { transport: "tcp", hostname: LOOPBACK, port: API_PORT },
+  help: "control API; it has no password",
+  kind: "rare",
+});
+
+export const DOCKER_BRIDGE = text({
+  flag: "docker-bridge",
+  env: "DOCKER_BRIDGE",
+  value: "NAME",
+  default: "docker0",
+  help: "Docker's bridge",
+  kind: "rare",
+});
+
+export const DOCKER_BRIDGE_IP = address({
+  flag: "docker-bridge-ip",
+  env: "DOCKER_BRIDGE_IP",
+  help: "its address",
+  kind: "rare",
+});
+
+export const PASSWORD = text({
+  flag: "password",
+  aliases: ["-password"],
+  env: "WEAVE_PASSWORD",
+  value: "TEXT",
+  default: undefined,
+  help: "encrypt everything; better given as WEAVE_PASSWORD",
+});
+
+/** What `runRouter` takes; the names are those of `RouterOptions`. */
+export const ROUTER = {
+  password: PASSWORD,
+  trustedSubnets: subnets({
+    flag: "trusted-subnets",
+    help: "leave frames in clear towards these, if they trust us too",
+  }),
+  port: wholeNumber({
+    flag: "port",
+    aliases: ["-port"],
+    env: "WEAVE_PORT",
+    value: "N",
+    default: 6783,
+    from: 1,
+    to: 65535,
+    help: "TCP and UDP port, the same on all hosts",
+  }),
+  host: address({ flag: "host", help: "listen at this address only" }),
+  name: peerName({ flag: "name", help: "peer name; taken from the machine's ids" }),
+  nickname: text({ flag: "nickname", value: "TEXT", default: undefined, help: "name for people; the host's name" }),
+  resume: toggle({ flag: "resume", help: "connect to the peers of the last time" }),
+  noDiscovery: toggle({ flag: "no-discovery", help: "connect to the given peers only" }),
+  connLimit: wholeNumber({
+    flag: "conn-limit",
+    aliases: ["--connlimit"],
+    value: "N",
+    default: 200,
+    from: 0,
+    to: 1_000_000,
+    help: "most connections; 0 is no limit",
+  }),
+  mtu: wholeNumber({
+    flag: "mtu",
+    env: "WEAVE_MTU",
+    value: "N",
+    default: undefined,
+    from: 576,
+    to: 65535,
+    help: "MTU of containers; 1376",
+  }),
+  noFastdp: toggle({ flag: "no-fastdp", env: "WEAVE_NO_FASTDP", help: "MTU of 65535 in containers", kind: "rare" }),
+  minProtocolVersion: wholeNumber({
+    flag: "min-protocol-version",
+    value: "N",
+    default: 2,
+    from: 1,
+    to: 2,
+    help: "refuse older routers",
+    kind: "rare",
+  }),
+  httpAddr: HTTP_ADDR,
+  statusAddr: listenAddress({
+    flag: "status-addr",
+    env: "WEAVE_STATUS_ADDR",
+    default: { transport: "tcp", hostname: LOOPBACK, port: STATUS_PORT },
+    help: "status and metrics, read only",
+    kind: "rare",
+  }),
+  metricsAddr: listenAddress({ flag: "metrics-addr", default: undefined, help: "metrics alone", kind: "rare" }),
+  dbPrefix: DB_PREFIX,
+  dockerBridge: DOCKER_BRIDGE,
+  dockerBridgeIp: DOCKER_BRIDGE_IP,
+  logLevel: oneOf<Level>({
+    flag: "log-level",
+    default: "info",
+    choices: ["debug", "info", "warn", "error"],
+    also: { warning: "warn", trace: "trace" },
+    help: "how much to log",
+  }),
+  logFormat: oneOf<"text" | "json">({
+    flag: "log-format",
+    default: "text",
+    choices: ["text", "json"],
+    help: "how to log",
+  }),
+  pktDebug: toggle({ flag: "pkt-debug", aliases: ["--pktdebug"], help: "log each packet", kind: "rare" }),
+} as const satisfies Options;
+
+/** What `launch` decides itself. */
+export const LAUNCH = {
+  noRestart: toggle({ flag: "no-restart", help: "do not start it again when it dies" }),
+  foreground: toggle({ flag: "foreground", help: "stay, log to stderr; for service managers" }),
+} as const satisfies Options;
+
+/** Accepted by `launch` for the parts of Weave Net that this version does not have. */
+export const LATER = {
+  ipallocRange: later("ipalloc-range", "CIDR", ["--iprange", "-iprange"]),
+  ipallocDefaultSubnet: later("ipalloc-default-subnet", "CIDR"),
+  ipallocInit: later("ipalloc-init", "MODE"),
+  noDns: later("no-dns"),
+  dnsListenAddress: later("dns-listen-address", "IP:PORT"),
+  dnsDomain: later("dns-domain", "NAME"),
+  dnsTtl: later("dns-ttl", "SECONDS"),
+  dnsFallbackTimeout: later("dns-fallback-timeout", "TIME"),
+  resolvConf: later("resolv-conf", "PATH"),
+  plugin: later("plugin"),
+  proxy: later("proxy"),
+  proxyListen: later("H", "ENDPOINT", ["-H"]),
+  noDetectTls: later("no-detect-tls"),
+  withoutDns: later("without-dns"),
+  noMulticastRoute: later("no-multicast-route"),
+  noRewriteHosts: later("no-rewrite-hosts"),
+  noDefaultIpalloc: later("no-default-ipalloc"),
+  hostnameFromLabel: later("hostname-from-label", "KEY"),
+  hostnameMatch: later("hostname-match", "REGEXP"),
+  hostnameReplacement: later("hostname-replacement", "TEXT"),
+  rewriteInspect: later("rewrite-inspect"),
+  tls: later("tls"),
+  tlsverify: later("tlsverify"),
+  tlscacert: later("tlscacert", "PATH"),
+  tlscert: later("tlscert", "PATH"),
+  tlskey: later("tlskey", "PATH"),
+  token: later("token", "TEXT"),
+  peerDiscoveryUrl: later("peer-discovery-url", "URL"),
+  advertiseAddress: later("advertise-address", "IP"),
+  noBridgedFastdp: later("no-bridged-fastdp"),
+  datapath: later("datapath", "NAME"),
+  weaveBridge: later("weave-bridge", "NAME"),
+  dockerApi: later("docker-api", "ENDPOINT"),
+  hostRoot: later("host-root", "PATH"),
+  procPath: later("proc-path", "PATH"),
+  pluginSocket: later("plugin-socket", "PATH"),
+  pluginMeshSocket: later("plugin-mesh-socket", "PATH"),
+  pluginV2: later("plugin-v2"),
+  pluginV2Multicast: later("plugin-v2-multicast"),
+  expectNpc: later("expect-npc"),
+  noMasqLocal: later("no-masq-local"),
+  awsvpc: later("awsvpc"),
+  bufsz: later("bufsz", "MB"),
+  profile: later("profile", "PATH"),
+} as const satisfies Options;
+
+/** Of commands that print. */
+export const JSON_OUTPUT = toggle({ flag: "json", help: "print JSON, for programs" });
+/** Every command does what `--local` once asked for. */
+export const LOCAL = toggle({ flag: "local", help: "has no effect", kind: "hidden" });
+export const HELP = toggle({ flag: "help", help: "show this" });
+
+/** Of the other commands, each under the name its command uses. */
+export const COMMAND = {
+  replace: toggle({ flag: "replace", help: "forget the former peers first" }),
+  follow: toggle({ flag: "follow", aliases: ["-f"], help: "go on with what is written from now on" }),
+  format: text({
+    flag: "format",
+    aliases: ["-f"],
+    value: "TEMPLATE",
+    default: undefined,
+    help: "print what this Go template makes of the report",
+  }),
+  withoutDns: toggle({ flag: "without-dns", help: "register no name" }),
+  rewriteHosts: toggle({ flag: "rewrite-hosts", help: "replace its /etc/hosts" }),
+  noRewriteHosts: toggle({ flag: "no-rewrite-hosts", help: "leave its /etc/hosts" }),
+  addHost: texts({ flag: "add-host", value: "NAME:IP", help: "a line more in /etc/hosts, with --rewrite-hosts" }),
+  noMulticastRoute: toggle({ flag: "no-multicast-route", help: "leave its route for multicast" }),
+  hostname: text({ flag: "hostname", value: "FQDN", default: undefined, help: "its name, where Docker knows none" }),
+  exposeName: texts({ flag: "hostname", aliases: ["-h"], value: "FQDN", help: "name these addresses" }),
+  withoutMasquerade: toggle({ flag: "without-masquerade", help: "keep source addresses of what comes from outside" }),
+  force: toggle({ flag: "force", help: "accepted; a router that does not run is reset all the same" }),
+} as const satisfies Options;
+
+/** What is outside the command line. */
+export interface Surroundings {
+  env(name: string): string | undefined;
+  hostname(): string;
+}
+
+/** @param given completed by `withEnvironment(ROUTER, …)`. Throws `OptionError`. */
+export function routerOptions(given: Given, targets: readonly string[], around: Surroundings): RouterOptions {
+  const { noDiscovery, nickname, password, dbPrefix, ...same } = readOptions(ROUTER, given);
+  if (same.resume && targets.length > 0) {
+    throw new OptionError("You must not specify an initial peer list in conjunction with --resume", "resume");
+  }
+  return {
+    ...same,
+    nickname: nickname ?? around.hostname(),
+    password: password === "" ? undefined : password,
+    dbPrefix: resolve(dbPrefix),
+    discovery: !noDiscovery,
+    targets,
+    testIdentity: testIdentity(around.env("WEAVE_TEST_IDENTITY")),
+  };
+}
+
+function testIdentity(json: string | undefined): TestIdentity | undefined {
+  if (json === undefined || json === "") return undefined;
+  const { uid, shortId, connectionIds = [], privateKeys = [] } = JSON.parse(json) as Record<string, never> & {
+    connectionIds?: string[];
+    privateKeys?: string[];
+  };
+  return {
+    uid: BigInt(uid!),
+    shortId: Number(shortId),
+    connectionIds: connectionIds.map(BigInt),
+    privateKeys: privateKeys.map((key) => Uint8Array.fromHex(key)),
+  };
+}
+
+/** Options of later parts that were given and would have done something, as they are written. */
+export function laterGiven(given: Given): string[] {
+  return Object.values<Option<undefined>>(LATER)
+    .filter(({ flag }) => given.has(flag) && !asksForNothing(flag, given.get(flag)!.at(-1)!))
+    .map(({ flag }) => flag.length === 1 ? `-${flag}` : `--${flag}`);
+}
+
+/** Switching off what is not there needs no warning. */
+function asksForNothing(flag: string, value: string): boolean {
+  if (flag === "ipalloc-range") return value === "";
+  return value === "false" || ["no-dns", "no-detect-tls", "no-default-ipalloc"].includes(flag);
+}
