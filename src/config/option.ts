@@ -5,7 +5,7 @@
 import { OptionError } from "../lib/errors.ts";
 import { type Cidr, type Ipv4, networkOf, parseCidr, parseIpv4 } from "../lib/ip.ts";
 import { type ListenAddress, parseListenAddress } from "../lib/listen_address.ts";
-import type { PeerName } from "../lib/mac.ts";
+import { parsePeerName, type PeerName } from "../lib/mac.ts";
 
 export interface Option<T> {
   /** Without dashes: `--flag`. */
@@ -199,17 +199,6 @@ export function peerName(d: Declaration): Option<PeerName | undefined> {
     expected: "six octets such as 6e:23:66:a4:8c:09",
     parse: parsePeerName,
   });
-}
-
-/** Six octets in hexadecimal; `::` may stand for one run of zero octets. */
-export function parsePeerName(given: string): PeerName | undefined {
-  const halves = given.split("::");
-  const [left = [], right = []] = halves.map((half) => half === "" ? [] : half.split(":"));
-  const groups = left.length + right.length;
-  if (halves.length > 2 || (halves.length === 1 ? groups !== 6 : groups < 1 || groups > 5)) return undefined;
-  if (![...left, ...right].every((group) => /^[0-9a-f]{1,2}$/i.test(group))) return undefined;
-  const octets = [...left, ...Array<string>(6 - groups).fill("0"), ...right];
-  return octets.reduce((name, octet) => name * 0x100 + parseInt(octet, 16), 0) as PeerName;
 }
 
 /** A flag of a part that comes later: whatever is given with it is accepted. */
