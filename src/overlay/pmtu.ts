@@ -39,7 +39,7 @@ const FLOOR_MTU = 552;
 /** An IPv4 path carries no less (RFC 791 section 3.2), whatever a kernel was made to believe. */
 const LOWEST_MTU = 68;
 const PROVOKING_MTU = 60000 - ETHERNET_HEADER;
-/** This frame would be taken for a fragmentation test. */
+/** Its frame would be taken for a fragmentation test. */
 const FRAGMENTATION_TEST_MTU = 60001 - ETHERNET_HEADER;
 
 const TRANSMISSIONS = 8;
@@ -114,7 +114,7 @@ export class PathMtu {
 
   /** The kernel refused a packet. @param pathMtu octets of an IP packet that it would take */
   handleTooBig(pathMtu: number, now: Instant): void {
-    const limit = Math.max(LOWEST_MTU, Math.min(pathMtu, UNKNOWN_MTU) - this.#overhead);
+    const limit = this.#limitOf(pathMtu);
     const s = this.#search;
     if (s !== undefined && s.candidate <= limit) {
       // Weave Net ignores this. It is news where the candidate lies between the limit and what was known.
@@ -153,6 +153,11 @@ export class PathMtu {
     return this.#probes.shift();
   }
 
+  #limitOf(pathMtu: number): number {
+    const limit = Math.max(LOWEST_MTU, Math.min(pathMtu, UNKNOWN_MTU) - this.#overhead);
+    return limit === FRAGMENTATION_TEST_MTU ? limit - 1 : limit;
+  }
+
   #check(now: Instant): void {
     if (++this.#checks % CHECKS_PER_GROWTH === 0) this.#lookForMore(now);
     else if (this.#mtu !== UNKNOWN_MTU) this.#verify(now);
@@ -177,7 +182,7 @@ export class PathMtu {
   }
 
   #try(s: Search, candidate: number, now: Instant): void {
-    s.candidate = candidate === FRAGMENTATION_TEST_MTU ? candidate - 1 : candidate;
+    s.candidate = candidate;
     s.sent = 0;
     this.#transmit(s, now);
   }
@@ -214,7 +219,9 @@ export class PathMtu {
   }
 
   #bisect(s: Search, now: Instant): void {
-    if (s.good + 1 < s.bad) return this.#try(s, Math.floor((s.good + s.bad) / 2), now);
+    const middle = Math.floor((s.good + s.bad) / 2);
+    const candidate = middle === FRAGMENTATION_TEST_MTU ? middle - 1 : middle;
+    if (candidate > s.good) return this.#try(s, candidate, now);
     // Where the largest probe passed at once, the kernel has no limit to tell: nothing is known still.
     if (this.#mtu !== UNKNOWN_MTU || s.good < PROVOKING_MTU) this.#mtu = s.good;
     this.#settle(now);
