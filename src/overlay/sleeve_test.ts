@@ -416,7 +416,8 @@ class Pair {
   }
 
   #drain(from: Side, to: Side): void {
-    for (const o of drain(from.sleeve)) {
+    // What is carried out may make it say more.
+    for (let o = from.sleeve.poll(); o !== undefined; o = from.sleeve.poll()) {
       if (o.type === "established") from.events.push("established");
       else if (o.type === "failed") from.events.push(`failed: ${o.reason}`);
       else if (o.type === "changed") from.onChanged();
