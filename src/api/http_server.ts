@@ -1,0 +1,178 @@
+/**
+ * Listens, reads requests, writes answers; decides nothing but when a connection has had its time. One request a connection.
+ *
+ *     reading ──request──▶ answering ──answer──▶ closing ──▶ closed
+ *        └──refused, late, or room is needed───────┴────────────▲
+ *
+ * A connection that waits longest for its request makes room when there are too many, so that a client that leaks connections
+ * hurts itself alone, and our descriptors stay ours.
+ */
+import { type Logger, SILENT } from "../lib/log.ts";
+import { CONTINUE, encodeResponse, type HttpRequest, type HttpResponse, RequestReader } from "./http.ts";
+
+export interface HttpServerOptions {
+  /** Never rejects. The signal is aborted when the client goes away. */
+  readonly handle: (request: HttpRequest, signal: AbortSignal) => HttpResponse | Promise<HttpResponse>;
+  readonly log?: Logger;
+  readonly limits?: Partial<HttpLimits>;
+}
+
+export interface HttpLimits {
+  readonly connections: number;
+  /** From accepting a connection to the last octet of its request. */
+  readonly requestMs: number;
+  /** For the client to take the answer. */
+  readonly answerMs: number;
+  /** For the client to close after it. */
+  readonly lingerMs: number;
+}
+
+const LIMITS: HttpLimits = { connections: 64, requestMs: 10_000, answerMs: 10_000, lingerMs: 500 };
+/** How long `stop()` waits for answers under way. */
+const STOP_MS = 1_000;
+const READ_OCTETS = 16_384;
+/** After a failure to accept, for want of descriptors say. */
+const ACCEPT_PAUSE_MS = 100;
+
+export class HttpServer {
+  readonly #listener: Deno.Listener;
+  readonly #o: HttpServerOptions;
+  readonly #limits: HttpLimits;
+  readonly #log: Logger;
+  /** Oldest first. */
+  readonly #connections = new Set<Connection>();
+  readonly #accepting: Promise<void>;
+  #stopping = false;
+
+  /** Owns the listener from now on. */
+  constructor(listener: Deno.Listener, options: HttpServerOptions) {
+    this.#listener = listener;
+    this.#o = options;
+    this.#limits = { ...LIMITS, ...options.limits };
+    this.#log = options.log ?? SILENT;
+    this.#accepting = this.#acceptAll();
+  }
+
+  /** Ends listening at once, and connections when they are answered, after a second at the latest. */
+  async stop(): Promise<void> {
+    if (this.#stopping) return await this.#accepting;
+    this.#stopping = true;
+    this.#listener.close();
+    const late = setTimeout(() => this.#connections.forEach((connection) => connection.close()), STOP_MS);
+    for (const connection of this.#connections) if (connection.reading) connection.close();
+    await Promise.all([...this.#connections].map((connection) => connection.done));
+    clearTimeout(late);
+    await this.#accepting;
+  }
+
+  async #acceptAll(): Promise<void> {
+    while (!this.#stopping) {
+      try {
+        this.#serve(await this.#listener.accept());
+      } catch (error) {
+        if (this.#stopping) return;
+        this.#log.warn("api connection not accepted", { error: String(error) });
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
+      }
+    }
+  }
+
+  #serve(socket: Deno.Conn): void {
+    if (this.#connections.size >= this.#limits.connections) this.#makeRoom();
+    if (this.#connections.size >= this.#limits.connections) return socket.close();
+    const connection = new Connection(socket, this.#o.handle, this.#limits);
+    this.#connections.add(connection);
+    connection.done.then(() => this.#connections.delete(connection));
+  }
+
+  #makeRoom(): void {
+    const oldest = [...this.#connections].find((connection) => connection.reading);
+    if (oldest === undefined) return;
+    this.#connections.delete(oldest);
+    oldest.close();
+  }
+}
+
+class Connection {
+  /** Resolves when the socket is closed; never rejects. */
+  readonly done: Promise<void>;
+  readonly #socket: Deno.Conn;
+  readonly #limits: HttpLimits;
+  readonly #handle: HttpServerOptions["handle"];
+  readonly #gone = new AbortController();
+  /** The one read there may be at a time, once the request is there. */
+  #pendingRead: Promise<number | null> = Promise.resolve(0);
+  #timer: number | undefined;
+  #reading = true;
+  #closed = false;
+
+  constructor(socket: Deno.Conn, handle: HttpServerOptions["handle"], limits: HttpLimits) {
+    this.#socket = socket;
+    this.#handle = handle;
+    this.#limits = limits;
+    this.done = this.#run().catch(() => {}).finally(() => this.close());
+  }
+
+  get reading(): boolean {
+    return this.#reading;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#gone.abort();
+    this.#socket.close();
+  }
+
+  /** Every rejection in here is the client's going away, or our closing. */
+  async #run(): Promise<void> {
+    this.#closeAfter(this.#limits.requestMs);
+    const octets = await this.#answer();
+    if (octets === undefined) return;
+    this.#closeAfter(this.#limits.answerMs);
+    await writeAll(this.#socket, octets);
+    await this.#socket.closeWrite();
+    // Closing with unread octets would reset the connection, and the client might lose the answer.
+    this.#closeAfter(this.#limits.lingerMs);
+    const buffer = new Uint8Array(READ_OCTETS);
+    while (await this.#pendingRead !== null) this.#pendingRead = this.#socket.read(buffer);
+  }
+
+  async #answer(): Promise<Uint8Array | undefined> {
+    const read = await this.#readRequest();
+    this.#reading = false;
+    if (read === undefined) return undefined;
+    if ("status" in read) return encodeResponse(read);
+    clearTimeout(this.#timer);
+    // What a client still sends is of no interest, that it goes away is.
+    this.#pendingRead = this.#socket.read(new Uint8Array(READ_OCTETS));
+    this.#pendingRead.then((count) => count === null && this.#gone.abort(), () => this.#gone.abort());
+    const response = await this.#handle(read, this.#gone.signal);
+    return encodeResponse(response, { withoutBody: read.method === "HEAD" });
+  }
+
+  /** undefined when the client closed before it had said all. */
+  async #readRequest(): Promise<HttpRequest | HttpResponse | undefined> {
+    const reader = new RequestReader();
+    const buffer = new Uint8Array(READ_OCTETS);
+    for (;;) {
+      const count = await this.#socket.read(buffer);
+      if (count === null) return undefined;
+      const progress = reader.handleOctets(buffer.subarray(0, count));
+      if (progress.is === "request") return progress.request;
+      if (progress.is === "refused") return progress.response;
+      if (progress.expectsContinue) await writeAll(this.#socket, CONTINUE);
+    }
+  }
+
+  #closeAfter(ms: number): void {
+    clearTimeout(this.#timer);
+    if (!this.#closed) this.#timer = setTimeout(() => this.close(), ms);
+  }
+}
+
+async function writeAll(socket: Deno.Conn, octets: Uint8Array): Promise<void> {
+  let written = 0;
+  while (written < octets.length) written += await socket.write(octets.subarray(written));
+}
