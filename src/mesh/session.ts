@@ -1,8 +1,35 @@
 /**
- * One control connection as octets on one side and values on the other: introduction, framing, encryption.
+ * One control connection as octets on one side and values on the other: introduction, framing, encryption. Both sides send what they can
+ * without waiting for the other; what follows the header depends on the version, so that alone is waited for.
+ *
+ *              their header      flag 0, no password here                        feature map
+ *     header ───────────────▶ flag ──────────────────────────────▶ features ───────────────▶ open
+ *                              │ flag 1, password here               ▲
+ *                              └──────────────────────▶ key ─────────┘ their public key
+ *
+ *     from anywhere, when something is wrong or late: failed, which is the end
+ *
+ *     header    "weave" | u8 lowest version | u8 highest version
+ *     flag      0: no password · 1: password, and a public key of 32 octets follows
+ *     frame     u32 octets | message, sealed where there is a password; the first one is the feature map
+ *     nonce     octet 0: 0x80 if the sender made the connection, and 0x40 | 15 zero octets | u64 number of the frame, from 0 on
  */
+import { ProtocolError, WireError } from "../lib/errors.ts";
 import type { Deadline, Instant } from "../lib/time.ts";
-import type { Features, Message } from "../wire/control.ts";
+import {
+  decodeFeatures,
+  decodeHeader,
+  decodeMessage,
+  encodeFeatures,
+  encodeHeader,
+  encodeMessage,
+  type Features,
+  HEADER_OCTETS,
+  MAX_MESSAGE_OCTETS,
+  type Message,
+  negotiateVersion,
+  PROTOCOL_VERSION,
+} from "../wire/control.ts";
 
 export interface KeyPair {
   readonly publicKey: Uint8Array;
@@ -40,39 +67,345 @@ export type SessionEvent =
   /** The last event: the socket is to be closed. */
   | { readonly type: "failed"; readonly reason: string };
 
-export class Session {
-  constructor(_options: SessionOptions) {}
+const HEADER_MS = 10_000;
+const INTRODUCTION_MS = 60_000;
+const KEY_OCTETS = 32;
+const NONCE_OCTETS = 24;
+const LENGTH_OCTETS = 4;
+const AUTHENTICATOR_OCTETS = 16;
+/** The longest feature map that is accepted: real ones have 200 octets. */
+const MAX_FEATURES_OCTETS = 65_536;
+/** `pollOctets()` puts frames together up to here. */
+const CHUNK_OCTETS = 65_536;
+/** A frame shorter than this goes behind its length in one piece; a longer one is not copied. */
+const SMALL_FRAME_OCTETS = 4096;
+/** What is expected at once of a unit that is not complete; more room is made as it comes. */
+const FIRST_ROOM_OCTETS = 16_384;
 
-  /** Takes what the socket received, cut anywhere; the octets are not kept. */
-  handleOctets(_octets: Uint8Array, _now: Instant): void {
-    throw new Error("Not yet");
+type State =
+  | { readonly in: "header" }
+  | { readonly in: "flag"; readonly keys: KeyPair | undefined }
+  | { readonly in: "key"; readonly keys: KeyPair }
+  | { readonly in: "features" }
+  | { readonly in: "open"; readonly legacyOverlay: boolean }
+  | { readonly in: "failed" };
+
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #input: Assembly = new Assembly();
+  readonly #output = new OutputQueue();
+  readonly #events: SessionEvent[] = [];
+  #nextEvent = 0;
+  #state: State = { in: "header" };
+  #deadline: Deadline | undefined;
+  /** Octets of the frame that comes next, once its length is read. */
+  #frameOctets: number | undefined;
+  #sealing: Sealing | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#output.push(encodeHeader(this.#versions));
+    this.#deadline = { at: options.now + HEADER_MS, why: "protocol header" };
+    this.#input.expect(HEADER_OCTETS);
   }
 
-  handleTimeout(_now: Instant): void {
-    throw new Error("Not yet");
+  /**
+   * Takes what the socket received, cut anywhere; the octets are not kept. What it makes of them waits in `pollEvent()`: take it all
+   * before the next octets.
+   */
+  handleOctets(octets: Uint8Array, now: Instant): void {
+    let at = 0;
+    while (this.#state.in !== "failed") {
+      at = this.#input.fill(octets, at);
+      if (!this.#input.complete) return;
+      try {
+        this.#advance(now);
+      } catch (error) {
+        if (!(error instanceof WireError || error instanceof ProtocolError)) throw error;
+        this.#fail(error.message);
+      }
+    }
+  }
+
+  handleTimeout(now: Instant): void {
+    if (this.#deadline && now >= this.#deadline.at) this.#fail(`timed out waiting for ${this.#deadline.why}`);
   }
 
   /** Until the other side is introduced: later deadlines are the mesh's. */
   pollTimeout(): Deadline | undefined {
-    throw new Error("Not yet");
+    return this.#deadline;
   }
 
   /** Only after the introduction; without effect once the session failed. */
-  send(_message: Message): void {
-    throw new Error("Not yet");
+  send(message: Message): void {
+    if (this.#state.in === "failed") return;
+    if (this.#state.in !== "open") throw new Error("Cannot send: the other side is not introduced yet");
+    this.#sendFrame(encodeMessage(message, this.#state.legacyOverlay));
   }
 
   /** The next octets for the socket, a few messages at a time. They may be kept. */
   pollOctets(): Uint8Array | undefined {
-    throw new Error("Not yet");
+    return this.#output.take();
   }
 
   pollEvent(): SessionEvent | undefined {
-    throw new Error("Not yet");
+    if (this.#nextEvent < this.#events.length) return this.#events[this.#nextEvent++];
+    this.#events.length = 0;
+    this.#nextEvent = 0;
+    return undefined;
   }
 
   /** Octets that `pollOctets()` would still return. */
   get queuedOctets(): number {
-    throw new Error("Not yet");
+    return this.#output.octets;
+  }
+
+  /** Takes the unit that is complete, and says what comes next. */
+  #advance(now: Instant): void {
+    const state = this.#state;
+    switch (state.in) {
+      case "header":
+        return this.#takeHeader(now);
+      case "flag":
+        return this.#takeFlag(state.keys);
+      case "key":
+        return this.#takeKey(state.keys);
+      case "features":
+      case "open":
+        if (this.#frameOctets === undefined) return this.#takeLength();
+        return this.#takeFrame();
+      case "failed":
+        return;
+      default:
+        state satisfies never;
+    }
+  }
+
+  #takeHeader(now: Instant): void {
+    const theirs = decodeHeader(this.#input.take());
+    if (negotiateVersion(this.#versions, theirs) !== PROTOCOL_VERSION) {
+      negotiateVersion({ min: PROTOCOL_VERSION, max: PROTOCOL_VERSION }, theirs); // throws: offered, but not spoken here
+    }
+    this.#deadline = { at: now + INTRODUCTION_MS, why: "introduction" };
+    const keys = this.#options.password && this.#options.crypto.generateKeyPair();
+    this.#state = { in: "flag", keys };
+    this.#input.expect(1);
+    if (keys) {
+      this.#output.push(Uint8Array.of(1));
+      this.#output.push(keys.publicKey.slice());
+    } else {
+      this.#output.push(Uint8Array.of(0));
+      this.#sendFrame(encodeFeatures(this.#options.features));
+    }
+  }
+
+  #takeFlag(keys: KeyPair | undefined): void {
+    const flag = this.#input.take()[0]!;
+    if (flag > 1) throw new ProtocolError(`Bad encryption flag ${flag}`);
+    if (flag === 0 && keys) {
+      throw new ProtocolError("password specified, but peer requested an unencrypted connection");
+    }
+    if (flag === 1 && !keys) { // misspelt as in Weave Net 2.8, for whoever looks for it
+      throw new ProtocolError("no password specificed, but peer requested an encrypted connection");
+    }
+    if (keys) {
+      this.#state = { in: "key", keys };
+      this.#input.expect(KEY_OCTETS);
+    } else this.#expectFeatures();
+  }
+
+  #takeKey(keys: KeyPair): void {
+    const { crypto, password, outbound, features } = this.#options;
+    const key = crypto.sessionKey(this.#input.take(), keys.privateKey, password!);
+    if (!key) throw new ProtocolError("Cannot agree on a session key: the public key of the peer is no use");
+    this.#sealing = new Sealing(crypto, key, outbound);
+    this.#sendFrame(encodeFeatures(features));
+    this.#expectFeatures();
+  }
+
+  #expectFeatures(): void {
+    this.#state = { in: "features" };
+    this.#input.expect(LENGTH_OCTETS);
+  }
+
+  #takeLength(): void {
+    const limit = this.#state.in === "open" ? MAX_MESSAGE_OCTETS : MAX_FEATURES_OCTETS;
+    const b = this.#input.take();
+    const length = (b[0]! << 24 | b[1]! << 16 | b[2]! << 8 | b[3]!) >>> 0;
+    if (length > limit) throw new ProtocolError(`incoming message exceeds maximum size: ${length} > ${limit}`);
+    this.#frameOctets = length;
+    this.#input.expect(length);
+  }
+
+  #takeFrame(): void {
+    const message = this.#sealing ? this.#sealing.open(this.#input.take()) : this.#input.takeOwn();
+    this.#frameOctets = undefined;
+    this.#input.expect(LENGTH_OCTETS);
+    if (this.#state.in === "open") this.#events.push({ type: "message", message: decodeMessage(message) });
+    else this.#takeFeatures(message);
+  }
+
+  #takeFeatures(message: Uint8Array): void {
+    const features = decodeFeatures(message);
+    this.#state = { in: "open", legacyOverlay: features.overlays === undefined };
+    this.#deadline = undefined;
+    this.#events.push({ type: "introduced", features, sessionKey: this.#sealing?.key });
+  }
+
+  #sendFrame(message: Uint8Array): void {
+    const frameOctets = message.length + (this.#sealing ? AUTHENTICATOR_OCTETS : 0);
+    if (frameOctets > MAX_MESSAGE_OCTETS) {
+      return this.#fail(`outgoing message exceeds maximum size: ${frameOctets} > ${MAX_MESSAGE_OCTETS}`);
+    }
+    this.#output.pushFrame(this.#sealing ? this.#sealing.seal(message) : message);
+  }
+
+  #fail(reason: string): void {
+    this.#state = { in: "failed" };
+    this.#deadline = undefined;
+    this.#input.expect(0);
+    this.#events.push({ type: "failed", reason });
+  }
+
+  get #versions() {
+    return { min: this.#options.minVersion ?? PROTOCOL_VERSION, max: PROTOCOL_VERSION };
+  }
+}
+
+/** The boxes of one connection: a key, and the numbers of the frames in both directions. */
+class Sealing {
+  readonly #ourNonce: Uint8Array;
+  readonly #theirNonce: Uint8Array;
+  #sent = 0;
+  #received = 0;
+
+  constructor(readonly crypto: SessionCrypto, readonly key: Uint8Array, outbound: boolean) {
+    this.#ourNonce = firstNonce(outbound);
+    this.#theirNonce = firstNonce(!outbound);
+  }
+
+  seal(message: Uint8Array): Uint8Array {
+    return this.crypto.seal(message, numbered(this.#ourNonce, this.#sent++), this.key);
+  }
+
+  open(box: Uint8Array): Uint8Array {
+    const message = this.crypto.open(box, numbered(this.#theirNonce, this.#received++), this.key);
+    if (!message) throw new ProtocolError("Unable to decrypt TCP msg");
+    return message;
+  }
+}
+
+function firstNonce(senderIsOutbound: boolean): Uint8Array {
+  const nonce = new Uint8Array(NONCE_OCTETS);
+  nonce[0] = senderIsOutbound ? 0xc0 : 0x40;
+  return nonce;
+}
+
+/** Writes the number of a frame into its nonce. */
+function numbered(nonce: Uint8Array, number: number): Uint8Array {
+  const view = new DataView(nonce.buffer);
+  view.setUint32(NONCE_OCTETS - 8, Math.floor(number / 0x1_0000_0000));
+  view.setUint32(NONCE_OCTETS - 4, number >>> 0);
+  return nonce;
+}
+
+/** Puts a unit of known length together out of whatever pieces it comes in. Its memory grows with what came, not with what was announced. */
+class Assembly {
+  #wanted = 0;
+  #have = 0;
+  #room: Uint8Array<ArrayBuffer> = NO_OCTETS;
+  /** A unit that came in one piece: a view of it, borrowed from the caller. */
+  #whole: Uint8Array | undefined;
+
+  /** Begins a unit. */
+  expect(octets: number): void {
+    this.#wanted = octets;
+    this.#have = 0;
+    this.#room = NO_OCTETS;
+    this.#whole = undefined;
+  }
+
+  get complete(): boolean {
+    return this.#have === this.#wanted;
+  }
+
+  /** Takes what it needs of the octets from `at` on. @returns where the rest begins */
+  fill(octets: Uint8Array, at: number): number {
+    const count = Math.min(this.#wanted - this.#have, octets.length - at);
+    if (count === 0) return at;
+    if (count === this.#wanted) this.#whole = octets.subarray(at, at + count);
+    else {
+      this.#grow(this.#have + count);
+      this.#room.set(octets.subarray(at, at + count), this.#have);
+    }
+    this.#have += count;
+    return at + count;
+  }
+
+  /** The unit, until the caller gets its octets back. */
+  take(): Uint8Array {
+    return this.#whole ?? this.#room.subarray(0, this.#have);
+  }
+
+  /** The unit, for good. */
+  takeOwn(): Uint8Array {
+    return this.#whole?.slice() ?? this.#room.subarray(0, this.#have);
+  }
+
+  #grow(needed: number): void {
+    if (needed <= this.#room.length) return;
+    const octets = Math.min(this.#wanted, Math.max(needed, 2 * this.#room.length, FIRST_ROOM_OCTETS));
+    const larger = new Uint8Array(octets);
+    larger.set(this.#room.subarray(0, this.#have));
+    this.#room = larger;
+  }
+}
+
+const NO_OCTETS = new Uint8Array();
+
+/** Octets on their way to the socket. */
+class OutputQueue {
+  octets = 0;
+  readonly #pieces: Uint8Array[] = [];
+  #next = 0;
+
+  push(piece: Uint8Array): void {
+    this.#pieces.push(piece);
+    this.octets += piece.length;
+  }
+
+  pushFrame(frame: Uint8Array): void {
+    const small = frame.length <= SMALL_FRAME_OCTETS;
+    const first = new Uint8Array(LENGTH_OCTETS + (small ? frame.length : 0));
+    new DataView(first.buffer).setUint32(0, frame.length);
+    if (small) first.set(frame, LENGTH_OCTETS);
+    this.push(first);
+    if (!small) this.push(frame);
+  }
+
+  /** Pieces up to a good size for one write, or a single longer one. */
+  take(): Uint8Array | undefined {
+    const from = this.#next;
+    let octets = 0;
+    while (this.#next < this.#pieces.length) {
+      const more = this.#pieces[this.#next]!.length;
+      if (octets > 0 && octets + more > CHUNK_OCTETS) break;
+      octets += more;
+      this.#next++;
+    }
+    const taken = this.#pieces.slice(from, this.#next);
+    if (this.#next === this.#pieces.length) {
+      this.#pieces.length = 0;
+      this.#next = 0;
+    }
+    this.octets -= octets;
+    if (taken.length < 2) return taken[0];
+    const chunk = new Uint8Array(octets);
+    let at = 0;
+    for (const piece of taken) {
+      chunk.set(piece, at);
+      at += piece.length;
+    }
+    return chunk;
   }
 }
