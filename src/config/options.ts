@@ -66,6 +66,8 @@ export interface RouterOptions {
   readonly pktDebug: boolean;
   /** Ids and keys of a recorded router, only in tests. */
   readonly testIdentity: TestIdentity | undefined;
+  /** The control API can be told to keep the main thread busy, only in tests (`WEAVE_TEST_SPIN`). */
+  readonly testSpin: boolean;
 }
 
 /** What a router normally draws at random. `WEAVE_TEST_IDENTITY` holds it as JSON, numbers as decimal and keys as hex text. */
@@ -308,6 +310,7 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     discovery: !noDiscovery,
     targets,
     testIdentity: testIdentity(around.env("WEAVE_TEST_IDENTITY")),
+    testSpin: (around.env("WEAVE_TEST_SPIN") ?? "") !== "",
   };
 }
 
