@@ -15,28 +15,43 @@
  * nothing more about it, or by `handleDialFailed` or `handleClosed`, after which the mesh says nothing more about it but `ended`.
  * Calls about a connection that has ended are ignored, so that what is in flight does no harm.
  */
-import type { Cidr, Endpoint } from "../lib/ip.ts";
+import { type Cidr, cidrContains, type Endpoint } from "../lib/ip.ts";
 import type { Logger } from "../lib/log.ts";
-import type { PeerName } from "../lib/mac.ts";
+import { NO_PEER, parsePeerName, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
-import type { Deadline, Instant } from "../lib/time.ts";
+import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
 import type { Features, Message } from "../wire/control.ts";
 import type { PeerRecord } from "../wire/topology.ts";
+import { AcceptLimit } from "./accept_limit.ts";
+import { describePeer, type Refusal, refusalOf } from "./admission.ts";
+import { Connection, type ConnectionId, type Introduction } from "./connection.ts";
+import type { GossipData } from "./gossip.ts";
+import { type GossipChannel, GossipHub } from "./hub.ts";
+import { type MergeResult, Peers } from "./peers.ts";
+import { Routes } from "./routes.ts";
+import { Targets, type TargetSpec, type TargetStatus } from "./targets.ts";
+import { TOPOLOGY, TopologyNews } from "./topology.ts";
 
-declare const connectionIdBrand: unique symbol;
+export type { ConnectionId } from "./connection.ts";
+export type { GossipData } from "./gossip.ts";
+export type { GossipChannel } from "./hub.ts";
+export type { TargetSpec } from "./targets.ts";
 
-/** Numbers one attempt to connect, or one accepted socket, for its life. Never used again. */
-export type ConnectionId = number & { readonly [connectionIdBrand]: true };
+/** How often neighbours are told everything we know. */
+const GOSSIP_MS = 30_000;
+/** Changes of our own connections are collected for so long before they are told. */
+const TOPOLOGY_UPDATE_MS = 1_000;
+const GARBAGE_MS = 1_000;
+/** Routes are computed anew so long after a change, at the latest. */
+const ROUTES_MS = 100;
+/** Topology news make targets be looked over at most once in this time. */
+const TARGETS_MS = 100;
 
-/** An address that the operator wants us connected with. */
-export interface TargetSpec {
-  /** As the operator gave it: `forget` must name it so. */
-  readonly text: string;
-  /** What it stands for, resolved once, our own port filled in where none was given. */
-  readonly endpoint: Endpoint;
-  /** Whether a port was given. Without one it is not dialled while there is a connection from its address. */
-  readonly hasPort: boolean;
-}
+/** Being called so much later than asked for means that we were not run. */
+const STALL_MS = 100;
+
+/** Accepted sockets that have not introduced themselves; beyond it the oldest goes. */
+const MAX_INTRODUCING = 256;
 
 export interface MeshOptions {
   readonly name: PeerName;
@@ -109,29 +124,6 @@ export interface Confirmed {
   readonly extensions: readonly string[];
 }
 
-/** What is to be gossiped on a channel, merged with more while it waits, and encoded when it is sent. Immutable. */
-export interface GossipData {
-  /** Folds in what came later. */
-  merge(later: GossipData): GossipData;
-  /** Payloads, each a message. */
-  encode(): readonly Uint8Array[];
-}
-
-/**
- * A gossip topic and who understands it. An error that a method throws closes the connection that the payload came on, with its message
- * as the reason. Methods must not call the mesh; what is to be sent beyond the return value, the daemon sends afterwards.
- */
-export interface GossipChannel {
-  readonly name: string;
-  /** Folds gossip of a neighbour in; returns what was news to us, which is gossiped on, or undefined. */
-  handleGossip(payload: Uint8Array, now: Instant): GossipData | undefined;
-  /** Folds a broadcast in; returns what is to be passed on in its place, or undefined. */
-  handleBroadcast(source: PeerName, payload: Uint8Array, now: Instant): GossipData | undefined;
-  handleUnicast(source: PeerName, payload: Uint8Array, now: Instant): void;
-  /** Everything we know, for a new neighbour and every 30 s; undefined where there is nothing to say. */
-  completeState(now: Instant): GossipData | undefined;
-}
-
 /** A connection or a target that has none, as `weave status connections` lists them. */
 export type ConnectionStatus =
   /** Live: confirmed, and (established) a carrier works. */
@@ -146,17 +138,11 @@ export type ConnectionStatus =
     readonly encrypted: boolean;
     readonly extensions: readonly string[];
   }
-  /** The first attempt at a target is running. */
-  | { readonly state: "connecting"; readonly address: Endpoint }
-  /** A later attempt is running; the error is that of the last one. */
-  | { readonly state: "retrying"; readonly address: Endpoint; readonly error: string }
-  /** Waits for its next attempt; undefined: there will be none until it is configured again. */
-  | {
-    readonly state: "failed";
-    readonly address: Endpoint;
-    readonly error: string;
-    readonly retryAt: Instant | undefined;
-  };
+  /**
+   * A target without a connection: `connecting`, the first attempt is running; `retrying`, a later one; `failed`, it waits for its
+   * next attempt, or (undefined) there will be none until it is configured again.
+   */
+  | TargetStatus;
 
 export interface UnicastRoute {
   readonly destination: PeerName;
@@ -170,14 +156,23 @@ export interface BroadcastRoute {
 }
 
 /** Next hops, computed when asked for and kept until the topology changes. */
-export interface MeshRoutes {
-  /** Destination → next hop over established connections; ourselves → NO_PEER. For frames. */
-  unicast(): ReadonlyMap<PeerName, PeerName>;
-  /** Neighbours to which a frame that `source` broadcasts goes on from here, ascending. */
-  broadcast(source: PeerName): readonly PeerName[];
-  /** The same over all connections, established or not. For gossip. */
-  unicastAll(): ReadonlyMap<PeerName, PeerName>;
-  broadcastAll(source: PeerName): readonly PeerName[];
+export type MeshRoutes = Pick<Routes, "unicast" | "broadcast" | "unicastAll" | "broadcastAll">;
+
+type Timer = "routes" | "garbage" | "topology update" | "gossip" | "targets";
+
+/** How a connection ends. */
+interface End {
+  readonly reason: string;
+  /** Whether its target, if it had one, is tried again. */
+  readonly retry: "later" | "never";
+  /** The shell does not know yet. */
+  readonly tell: boolean;
+  /** Another connection to the same peer takes its place at once. */
+  readonly replaced?: boolean;
+  /** It leads to ourselves. */
+  readonly ourself?: boolean;
+  /** Who is at the other end, where the connection was not confirmed. */
+  readonly peer?: PeerName;
 }
 
 /** See the file's header. */
@@ -185,134 +180,573 @@ export class Mesh {
   readonly name: PeerName;
   readonly routes: MeshRoutes;
 
+  readonly #o: MeshOptions;
+  readonly #peers: Peers;
+  readonly #routes: Routes;
+  readonly #targets: Targets;
+  readonly #hub: GossipHub;
+  readonly #accepts: AcceptLimit;
+  /** All that have not ended, oldest first. */
+  readonly #connections = new Map<ConnectionId, Connection>();
+  /** Those that are confirmed. */
+  readonly #byPeer = new Map<PeerName, Connection>();
+  readonly #timers = new TimerTable<Timer>();
+  /** Whose records the next topology update tells of, besides ours. */
+  readonly #updated = new Set<PeerName>();
+  readonly #presetHalves: bigint[];
+  #outputs: MeshOutput[] = [];
+  #taken = 0;
+  #lastId = 0;
+  #terminations = 0;
+  #targetsCheckedAt: Instant = -Infinity;
+  /** When we asked to be called next. */
+  #awaited: Instant | undefined;
+
   constructor(o: MeshOptions, now: Instant) {
-    throw new Error(`not yet ${o} ${now}`);
+    this.#o = o;
+    this.name = o.name;
+    const { name, nickName, uid, shortId, random, log } = o;
+    this.#peers = new Peers({ name, nickName, uid, version: 0n, shortId, connections: [] }, random);
+    this.#routes = this.routes = new Routes(this.#peers);
+    this.#targets = new Targets(o);
+    this.#accepts = new AcceptLimit(now);
+    this.#presetHalves = [...o.connectionIds ?? []];
+    this.#hub = new GossipHub({
+      peers: this.#peers,
+      routes: this.#routes,
+      random,
+      log,
+      connections: this.#byPeer,
+      send: (connection, message) => this.#send(connection, message),
+      end: (connection, reason, now) => this.#end(connection, { reason, retry: "later", tell: true }, now),
+      handleMerged: (result, now) => this.#handleMerged(result, now),
+      routesPending: () => this.#timers.has("routes"),
+      recalculate: (now) => this.#recalculate(now),
+    });
+    this.#timers.set("gossip", now + GOSSIP_MS);
   }
 
   // What the operator asks for
 
   /** Adds targets, or (replace) makes them the only ones, and dials what is not connected at once, whatever happened before. */
   connect(targets: readonly TargetSpec[], options: { readonly replace: boolean }, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    if (this.#targets.connect(targets, options.replace, now)) this.#outputs.push({ type: "targetsChanged" });
+    this.#checkTargets(now);
   }
+
   /** Takes targets away, named as they were given. Connections stay. */
   forget(texts: readonly string[], now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    if (this.#targets.forget(texts)) this.#outputs.push({ type: "targetsChanged" });
+    this.#checkTargets(now);
   }
+
   /** The targets as they were given. */
   targets(): readonly string[] {
-    throw new Error("not yet");
+    return this.#targets.texts();
   }
+
   /** Targets that are not given up (by collision of names, or because they are ourselves). */
   activeTargets(): readonly string[] {
-    throw new Error("not yet");
+    return this.#targets.activeTexts();
   }
 
   // From the shell
 
   /** When the next socket may be accepted, without being refused: now, or a little later. */
   acceptableAt(now: Instant): Instant {
-    throw new Error("not yet");
+    return this.#accepts.readyAt(now);
   }
+
   /** A socket was accepted. Undefined: too many at once; close it. */
   handleAccepted(remote: Endpoint, now: Instant): ConnectionId | undefined {
-    throw new Error("not yet");
+    this.#enter(now);
+    if (!this.#accepts.take(now)) return undefined;
+    this.#makeRoomForAccepted(now);
+    const connection = this.#create({ remote, outbound: false, anyPeer: true }, now);
+    this.#o.log.info("connection accepted", { connection: connection.address });
+    return connection.id;
   }
+
   /** A socket is there: what we introduce ourselves with on it. Throws RangeError for a connection that has ended. */
   featuresFor(id: ConnectionId, now: Instant): Features {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection) throw new RangeError(`Cannot introduce ourselves: connection ${id} has ended`);
+    connection.handleConnected(now);
+    const { name, nickName, uid, overlays, extensions } = this.#o;
+    const { shortId } = this.#peers.ourself;
+    const trusted = this.#trusts(connection.remote);
+    return { name, nickName, uid, connectionId: connection.halfUid, shortId, trusted, overlays, extensions };
   }
+
   /** There is no connection to be had. */
   handleDialFailed(id: ConnectionId, reason: string, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection) return;
+    if (connection.with || !connection.outbound) return this.handleClosed(id, reason, now);
+    this.#connections.delete(id);
+    connection.end();
+    this.#o.log.info("error during connection attempt", { connection: connection.address, reason });
+    this.#targets.handleFailed(connection.remote, reason, now);
+    this.#requestTargets(now);
   }
+
   handleIntroduced(id: ConnectionId, features: Features, sessionKey: Uint8Array | undefined, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection || connection.with) return;
+    const trustEachOther = features.trusted && this.#trusts(connection.remote);
+    const overlayKey = trustEachOther ? undefined : sessionKey;
+    const introduction: Introduction = {
+      peer: features.name,
+      nickName: features.nickName,
+      uid: connection.halfUid ^ features.connectionId,
+      overlays: common(this.#o.overlays, features.overlays ?? ["sleeve"]),
+      extensions: common(this.#o.extensions, features.extensions),
+      legacyOverlay: features.overlays === undefined,
+      encrypted: overlayKey !== undefined,
+    };
+    const ours = this.#peers.ourself;
+    const known = this.#peers.get(features.name);
+    const refusal = refusalOf({ connection, features, introduction, ours, known });
+    if (refusal) return this.#refuse(connection, refusal, now);
+
+    // Asked for before anything changes: whether the peer hears of the mesh in another way.
+    const reachable = this.#routes.unicast().has(features.name);
+    const before = this.#byPeer.get(features.name);
+    if (before && !this.#breakTie(before, connection, introduction, now)) return;
+    const { connectionLimit } = this.#o;
+    if (connectionLimit !== 0 && this.#byPeer.size >= connectionLimit) {
+      return this.#refuse(connection, { reason: limitReached(connectionLimit), retry: "later" }, now, features.name);
+    }
+    const { name, nickName, uid, shortId } = features;
+    if (!this.#peers.introduce({ name, nickName, uid, version: 0n, shortId, connections: [] })) {
+      return this.#refuse(connection, { reason: "too many peers are known", retry: "later" }, now, name);
+    }
+    this.#confirm(connection, introduction, overlayKey, now);
+    const restarted = known !== undefined && known.uid !== uid;
+    if (restarted || !reachable) this.#hub.tellAll(connection, now);
+    else this.#hub.tellDigest(connection);
   }
+
   handleMessage(id: ConnectionId, message: Message, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection?.with) return;
+    connection.handleHeard(now);
+    switch (message.type) {
+      case "overlayControl":
+        return this.#handleOverlayControl(connection, message, now);
+      case "probe":
+        return this.#send(connection, { type: "probeAnswer", number: message.number });
+      case "heartbeat":
+      case "probeAnswer":
+      case "unknown":
+        return;
+      default:
+        return this.#hub.handleMessage(connection, message, now);
+    }
   }
+
   /** Octets arrived that made no whole message yet: the peer is alive. */
   handleAlive(id: ConnectionId, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    this.#connections.get(id)?.handleHeard(now);
   }
+
   /** The socket or its session ended by itself, introduced or not. */
   handleClosed(id: ConnectionId, reason: string, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (connection) this.#end(connection, { reason, retry: "later", tell: false }, now);
   }
+
   /** Whether the socket takes more. While it does not, gossip waits here, merged; a peer that stays behind is closed. */
   handleWritable(id: ConnectionId, writable: boolean, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection) return;
+    connection.handleWritable(writable, now);
+    if (connection.with) this.#hub.flush(connection, now);
   }
+
   /** The first carrier of a confirmed connection works. */
   handleCarrierEstablished(id: ConnectionId, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection?.establish()) return;
+    this.#logConnection("connection fully established", connection);
+    this.#handleOwnChange([], now);
   }
+
   /** No carrier of the connection is left: it ends. */
   handleCarrierFailed(id: ConnectionId, reason: string, now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (connection?.with) this.#end(connection, { reason, retry: "later", tell: true }, now);
   }
+
   sendOverlayControl(id: ConnectionId, overlay: number, subTag: number, payload: Uint8Array): void {
-    throw new Error("not yet");
+    const connection = this.#connections.get(id);
+    if (connection?.with) this.#send(connection, { type: "overlayControl", overlay, subTag, payload });
   }
+
   handleTimeout(now: Instant): void {
-    throw new Error("not yet");
+    this.#enter(now);
+    for (let timer = this.#timers.takeDue(now); timer; timer = this.#timers.takeDue(now)) this.#handleTimer(timer, now);
+    for (const connection of [...this.#connections.values()]) {
+      for (let due = connection.takeDue(now); due; due = connection.takeDue(now)) {
+        if (due.type === "end") this.#end(connection, { reason: due.reason, retry: "later", tell: true }, now);
+        else if (due.type === "heartbeat" || connection.writable) this.#send(connection, due);
+      }
+    }
+    if ((this.#targets.nextAt() ?? Infinity) <= now) this.#checkTargets(now);
   }
+
   pollTimeout(): Deadline | undefined {
-    throw new Error("not yet");
+    let next = this.#timers.next();
+    for (const connection of this.#connections.values()) {
+      const at = connection.nextAt();
+      if (at < (next?.at ?? Infinity)) next = { at, why: `connection ${connection.address}` };
+    }
+    const attemptAt = this.#targets.nextAt();
+    if (attemptAt !== undefined) next = earlier(next, { at: attemptAt, why: "next attempt to connect" });
+    this.#awaited = next?.at;
+    return next;
   }
+
   /** What to do next; undefined when there is nothing left. To be drained after every other call. */
   poll(): MeshOutput | undefined {
-    throw new Error("not yet");
+    const output = this.#outputs[this.#taken++];
+    if (output === undefined) {
+      this.#outputs = [];
+      this.#taken = 0;
+    }
+    return output;
   }
 
   // Channels of others
 
   /** Makes a channel known, before the first connection. Throws RangeError for a name that is taken. */
   register(channel: GossipChannel): void {
-    throw new Error("not yet");
-  }
-  /** Sends to one peer, over others where need be. False: no way there. */
-  sendUnicast(channel: string, destination: PeerName, payload: Uint8Array, now: Instant): boolean {
-    throw new Error("not yet");
-  }
-  /** Sends to all peers. */
-  sendBroadcast(channel: string, data: GossipData, now: Instant): void {
-    throw new Error("not yet");
-  }
-  /** Sends to some neighbours, who pass on what is news to them. */
-  sendGossip(channel: string, data: GossipData, now: Instant): void {
-    throw new Error("not yet");
+    this.#hub.register(channel);
   }
 
-  // To look at; cheap, values
+  /** Sends to one peer, over others where need be. False: no way there. */
+  sendUnicast(channel: string, destination: PeerName, payload: Uint8Array, now: Instant): boolean {
+    this.#enter(now);
+    return this.#hub.sendUnicast(channel, destination, payload);
+  }
+
+  /** Sends to all peers. */
+  sendBroadcast(channel: string, data: GossipData, now: Instant): void {
+    this.#enter(now);
+    this.#hub.broadcast(channel, this.name, data, now);
+  }
+
+  /** Sends to some neighbours, who pass on what is news to them. */
+  sendGossip(channel: string, data: GossipData, now: Instant): void {
+    this.#enter(now);
+    this.#hub.gossip(channel, NO_PEER, data, now);
+  }
+
+  // To look at: values, cheap
 
   /** Every peer we know, ourselves included, ascending by name. */
   peers(): readonly PeerRecord[] {
-    throw new Error("not yet");
+    return [...this.#peers.nodes()].map((node) => node.record).sort((a, b) => a.name - b.name);
   }
+
   peer(name: PeerName): PeerRecord | undefined {
-    throw new Error("not yet");
+    return this.#peers.get(name);
   }
+
   /** Known peers by nickname or by name as text; several may share a nickname. */
   findPeers(text: string): readonly PeerName[] {
-    throw new Error("not yet");
+    const called = this.peers().filter((peer) => peer.nickName === text).map((peer) => peer.name);
+    if (called.length > 0) return called;
+    const name = parsePeerName(text);
+    return name !== undefined && this.#peers.get(name) ? [name] : [];
   }
+
   /** Whose short id this is: the lowest name among those that have it. */
   shortIdOwner(shortId: number): PeerName | undefined {
-    throw new Error("not yet");
+    return this.#peers.shortIdOwner(shortId);
   }
+
+  /** Confirmed connections, oldest first, then targets that have none. */
   connections(): readonly ConnectionStatus[] {
-    throw new Error("not yet");
+    const live = [...this.#connections.values()].flatMap((connection) => this.#statusOf(connection));
+    return [...live, ...this.#targets.status()];
   }
+
   /** Connections that ended so far, those with ourselves not counted. */
   get terminationCount(): number {
-    throw new Error("not yet");
+    return this.#terminations;
   }
+
+  /** Over established connections; ascending by name. */
   unicastRoutes(): readonly UnicastRoute[] {
-    throw new Error("not yet");
+    const routes = [...this.#routes.unicast()].map(([destination, via]) => ({ destination, via }));
+    return routes.sort((a, b) => a.destination - b.destination);
   }
+
+  /** Over established connections, for every known peer; ascending by name. */
   broadcastRoutes(): readonly BroadcastRoute[] {
-    throw new Error("not yet");
+    return this.peers().map(({ name }) => ({ source: name, via: this.#routes.broadcast(name) }));
+  }
+
+  // Connections
+
+  #create(
+    o: { readonly remote: Endpoint; readonly outbound: boolean; readonly anyPeer: boolean },
+    now: Instant,
+  ): Connection {
+    const id = ++this.#lastId as ConnectionId;
+    const halfUid = this.#presetHalves.shift() ?? this.#o.random.u64();
+    const connection = new Connection({ id, halfUid, ...o }, now);
+    this.#connections.set(id, connection);
+    return connection;
+  }
+
+  /** Whoever opens sockets and says nothing does not keep others out: the oldest of such makes room. */
+  #makeRoomForAccepted(now: Instant): void {
+    const silent = [...this.#connections.values()].filter((connection) => !connection.outbound && !connection.with);
+    if (silent.length < MAX_INTRODUCING) return;
+    this.#end(silent[0]!, { reason: "too many connections wait to be introduced", retry: "later", tell: true }, now);
+  }
+
+  /** Of two connections to one peer that with the smaller uid stays; both ends decide alike. True: the new one stays. */
+  #breakTie(before: Connection, connection: Connection, introduction: Introduction, now: Instant): boolean {
+    const peer = this.#peers.get(introduction.peer)!;
+    const reason = `Multiple connections to ${describePeer(peer)} added to ${describePeer(this.#peers.ourself)}`;
+    const won = introduction.uid < before.with!.uid;
+    if (introduction.uid <= before.with!.uid) {
+      this.#end(before, { reason, retry: "later", tell: true, replaced: won }, now);
+    }
+    if (!won) this.#refuse(connection, { reason, retry: "later" }, now, introduction.peer);
+    return won;
+  }
+
+  #confirm(
+    connection: Connection,
+    introduction: Introduction,
+    overlayKey: Uint8Array | undefined,
+    now: Instant,
+  ): void {
+    connection.confirm(introduction, now);
+    this.#byPeer.set(introduction.peer, connection);
+    if (connection.outbound) this.#targets.handleConnected(connection.remote, introduction.peer);
+    const { id, outbound, remote } = connection;
+    const { peer, uid, legacyOverlay, overlays, extensions } = introduction;
+    this.#outputs.push({
+      type: "confirmed",
+      id,
+      peer,
+      uid,
+      outbound,
+      remote,
+      overlayKey,
+      legacyOverlay,
+      overlays,
+      extensions,
+    });
+    this.#logConnection("connection added", connection);
+    this.#handleOwnChange([peer], now);
+    this.#requestTargets(now);
+  }
+
+  #refuse(connection: Connection, refusal: Refusal, now: Instant, peer?: PeerName): void {
+    const { reason, retry, ourself } = refusal;
+    this.#end(
+      connection,
+      { reason, retry, tell: true, ...ourself && { ourself }, ...peer !== undefined && { peer } },
+      now,
+    );
+  }
+
+  #end(connection: Connection, end: End, now: Instant): void {
+    if (!this.#connections.delete(connection.id)) return;
+    const { reason, retry } = end;
+    const peer = connection.with?.peer ?? end.peer;
+    this.#logConnection("connection shutting down", connection, reason);
+    if (end.tell) this.#outputs.push({ type: "close", id: connection.id, reason });
+    const confirmed = connection.with !== undefined;
+    connection.end();
+    if (!end.ourself) this.#terminations++;
+    if (connection.outbound) this.#targets.handleEnded(connection.remote, { error: reason, retry, peer }, now);
+    this.#requestTargets(now);
+    if (!confirmed) return;
+    this.#byPeer.delete(peer!);
+    this.#outputs.push({ type: "ended", id: connection.id, peer: peer! });
+    if (!end.replaced) this.#handleOwnChange([], now);
+  }
+
+  #handleOverlayControl(
+    connection: Connection,
+    { overlay, subTag, payload }: Extract<Message, { type: "overlayControl" }>,
+    now: Instant,
+  ): void {
+    if (overlay < connection.with!.overlays.length) {
+      this.#outputs.push({ type: "overlayControl", id: connection.id, overlay, subTag, payload });
+    } else {
+      const reason = `overlay control for overlay ${overlay}, which is none in common`;
+      this.#end(connection, { reason, retry: "later", tell: true }, now);
+    }
+  }
+
+  #send(connection: Connection, message: Message): void {
+    if (!connection.with) return;
+    this.#outputs.push({ type: "send", id: connection.id, message });
+    connection.countDirect(octetsOf(message));
+  }
+
+  // Topology
+
+  /** Our own connections are others than before: everybody is to know, and of these peers too. */
+  #handleOwnChange(peers: readonly PeerName[], now: Instant): void {
+    const connections = [...this.#byPeer.values()].map((connection) => connection.record);
+    this.#peers.setOurConnections(connections);
+    // Before the update goes out, so that it tells of nobody who is out of reach.
+    this.#collectGarbage(now);
+    this.#announce(peers, now);
+    this.#timers.setIfAbsent("routes", now + ROUTES_MS);
+  }
+
+  #handleMerged({ improved, ourselfChanged, refused }: MergeResult, now: Instant): void {
+    if (refused > 0) this.#o.log.warn("records of peers found no room", { count: refused });
+    if (ourselfChanged) this.#announce([], now);
+    if (improved.length > 0 || ourselfChanged) this.#timers.setIfAbsent("routes", now + ROUTES_MS);
+    if (improved.length > 0) this.#requestTargets(now);
+    this.#timers.setIfAbsent("garbage", now + GARBAGE_MS);
+  }
+
+  #announce(peers: readonly PeerName[], now: Instant): void {
+    for (const name of peers) this.#updated.add(name);
+    this.#timers.setIfAbsent("topology update", now + TOPOLOGY_UPDATE_MS);
+  }
+
+  #collectGarbage(now: Instant): void {
+    const { removed, ourselfChanged } = this.#peers.collectGarbage();
+    for (const record of removed) {
+      this.#o.log.info("removed unreachable peer", { peer: describePeer(record) });
+      this.#outputs.push({ type: "peerGone", name: record.name });
+    }
+    if (ourselfChanged) this.#announce([], now);
+    if (removed.length > 0) {
+      this.#timers.setIfAbsent("routes", now + ROUTES_MS);
+      this.#requestTargets(now);
+    }
+  }
+
+  #recalculate(now: Instant): void {
+    this.#timers.clear("routes");
+    this.#outputs.push({ type: "routesChanged" });
+    this.#hub.handleRecalculated(now);
+  }
+
+  // Time
+
+  #handleTimer(timer: Timer, now: Instant): void {
+    switch (timer) {
+      case "routes":
+        return this.#recalculate(now);
+      case "garbage":
+        return this.#collectGarbage(now);
+      case "topology update": {
+        const news = new TopologyNews(this.#peers, [...this.#updated, this.name]);
+        this.#updated.clear();
+        return this.#hub.gossip(TOPOLOGY, NO_PEER, news, now);
+      }
+      case "gossip":
+        this.#timers.set("gossip", now + GOSSIP_MS);
+        return this.#hub.tellNeighbours(now);
+      case "targets":
+        return this.#checkTargets(now);
+      default:
+        timer satisfies never;
+    }
+  }
+
+  /** Every call from outside begins here: were we called when we asked to be? If not, silence in that time says nothing of peers. */
+  #enter(now: Instant): void {
+    const late = this.#awaited === undefined ? 0 : now - this.#awaited;
+    this.#awaited = undefined;
+    if (late <= STALL_MS) return;
+    this.#o.log.warn("was not run for a while", { duration_ms: Math.round(late) });
+    for (const connection of this.#connections.values()) connection.forgive(late, now);
+  }
+
+  #requestTargets(now: Instant): void {
+    this.#timers.setIfAbsent("targets", Math.max(now, this.#targetsCheckedAt + TARGETS_MS));
+  }
+
+  #checkTargets(now: Instant): void {
+    this.#timers.clear("targets");
+    this.#targetsCheckedAt = now;
+    const connections = [...this.#byPeer.values()].map((connection) => {
+      const { remote, outbound } = connection;
+      return { remote, outbound, peer: connection.with!.peer };
+    });
+    const attempts = this.#targets.check({ ourName: this.name, connections, peers: this.#peers.nodes() }, now);
+    for (const { endpoint, direct } of attempts) this.#dial(endpoint, direct, now);
+  }
+
+  #dial(remote: Endpoint, direct: boolean, now: Instant): void {
+    const { connectionLimit, log } = this.#o;
+    if (connectionLimit !== 0 && this.#byPeer.size >= connectionLimit) {
+      return this.#targets.handleFailed(remote, limitReached(connectionLimit), now);
+    }
+    const connection = this.#create({ remote, outbound: true, anyPeer: direct }, now);
+    log.info("attempting connection", { connection: connection.address });
+    this.#outputs.push({ type: "dial", id: connection.id, endpoint: remote });
+  }
+
+  #trusts(remote: Endpoint): boolean {
+    return this.#o.trustedSubnets.some((subnet) => cidrContains(subnet, remote.address));
+  }
+
+  #statusOf(connection: Connection): ConnectionStatus[] {
+    const introduction = connection.with;
+    if (!introduction) return [];
+    const { id, remote: address, outbound, established } = connection;
+    const { peer, encrypted, extensions } = introduction;
+    const nickName = this.#peers.get(peer)?.nickName || introduction.nickName;
+    const state = established ? "established" : "pending";
+    return [{ state, id, address, outbound, peer, nickName, encrypted, extensions }];
+  }
+
+  #logConnection(event: string, connection: Connection, reason?: string): void {
+    const fields = { connection: connection.address, ...reason !== undefined && { reason } };
+    const introduction = connection.with;
+    const peer = introduction && describePeer({ name: introduction.peer, nickName: introduction.nickName });
+    this.#o.log.info(event, peer === undefined ? fields : { ...fields, peer });
+  }
+}
+
+/** What stands in both, in the order of ours. */
+function common(ours: readonly string[], theirs: readonly string[]): readonly string[] {
+  return ours.filter((name) => theirs.includes(name));
+}
+
+function limitReached(limit: number): string {
+  return `Connection limit reached (${limit})`;
+}
+
+/** What a message weighs that goes past the slots; those that are small and few weigh a little. */
+function octetsOf(message: Message): number {
+  switch (message.type) {
+    case "unicast":
+    case "overlayControl":
+      return 64 + message.payload.length;
+    case "summary":
+      return 24 * message.entries.length;
+    case "want":
+      return 8 * message.names.length;
+    default:
+      return 64;
   }
 }
