@@ -2,8 +2,14 @@
  * Secret boxes (XSalsa20-Poly1305) in the packet thread's memory, named by offset: libsodium through FFI where the library is,
  * else its WebAssembly build, which copies in and out. Neither makes garbage.
  */
-import loadSodium from "libsodium";
 import { addressOf } from "./packet_calls.ts";
+import {
+  loadWebAssemblySodium,
+  NATIVE_SODIUM,
+  openSodium,
+  WEB_ASSEMBLY_SODIUM,
+  type WebAssemblySodium,
+} from "./sodium.ts";
 
 /** All places are offsets in the memory given at the start. */
 export interface PacketBoxes {
@@ -18,44 +24,28 @@ export interface PacketBoxes {
   open(text: number, authenticator: number, octets: number, nonce: number, key: number): boolean;
 }
 
-const LIBRARIES = ["libsodium.so.26", "libsodium.so.23", "libsodium.so"];
-
 /** @param forceWebAssembly for tests and measurements */
 export async function openPacketBoxes(
   memory: Uint8Array<ArrayBuffer>,
   forceWebAssembly = false,
 ): Promise<PacketBoxes> {
   if (LIBRARY && !forceWebAssembly) return new NativeBoxes(memory);
-  return new WebAssemblyBoxes(await loadSodium(), memory);
-}
-
-function openLibrary() {
-  for (const name of LIBRARIES) {
-    try {
-      const { symbols } = Deno.dlopen(name, {
-        sodium_init: { parameters: [], result: "i32" },
-        /** (c, mac, m, mlen, n, k) */
-        crypto_secretbox_detached: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
-        /** (m, c, mac, clen, n, k) */
-        crypto_secretbox_open_detached: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
-      });
-      // Without it the portable code runs, at two thirds of the speed.
-      if (symbols.sodium_init() >= 0) return symbols;
-    } catch {
-      // Not under this name: the next one, or the build that comes with us.
-    }
-  }
-  return undefined;
+  return new WebAssemblyBoxes(await loadWebAssemblySodium(), memory);
 }
 
 /** Once per thread, and a constant: the compiler then knows what is called. */
-const LIBRARY = openLibrary();
+const LIBRARY = openSodium({
+  /** (c, mac, m, mlen, n, k) */
+  crypto_secretbox_detached: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
+  /** (m, c, mac, clen, n, k) */
+  crypto_secretbox_open_detached: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
+});
 const sealDetached = LIBRARY?.crypto_secretbox_detached;
 const openDetached = LIBRARY?.crypto_secretbox_open_detached;
 
 /** Bigints come from a typed array right into the call: compiled code then makes none on the heap. */
 class NativeBoxes implements PacketBoxes {
-  readonly implementation = "libsodium";
+  readonly implementation = NATIVE_SODIUM;
   readonly #base: number;
   readonly #words = new Uint32Array(12);
   readonly #arguments = new BigUint64Array(this.#words.buffer);
@@ -97,14 +87,14 @@ class NativeBoxes implements PacketBoxes {
 const TEXT_OCTETS = 65536 + 16;
 
 class WebAssemblyBoxes implements PacketBoxes {
-  readonly implementation = "libsodium (WebAssembly)";
-  readonly #sodium: Awaited<ReturnType<typeof loadSodium>>;
+  readonly implementation = WEB_ASSEMBLY_SODIUM;
+  readonly #sodium: WebAssemblySodium;
   readonly #ours: Uint8Array;
   readonly #theirs: Uint8Array;
   readonly #text: number;
   readonly #small: number;
 
-  constructor(sodium: Awaited<ReturnType<typeof loadSodium>>, memory: Uint8Array<ArrayBuffer>) {
+  constructor(sodium: WebAssemblySodium, memory: Uint8Array<ArrayBuffer>) {
     this.#sodium = sodium;
     this.#ours = memory;
     this.#text = sodium._malloc(TEXT_OCTETS);
