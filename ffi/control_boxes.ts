@@ -37,8 +37,9 @@ export interface ControlBoxesOptions {
 }
 
 export async function openControlBoxes(options: ControlBoxesOptions = {}): Promise<ControlBoxes> {
-  const library = options.forceWebAssembly ? undefined : openLibrary();
-  const primitives = library ? nativePrimitives(library) : webAssemblyPrimitives(await loadWebAssemblySodium());
+  const primitives = LIBRARY && !options.forceWebAssembly
+    ? nativePrimitives(LIBRARY)
+    : webAssemblyPrimitives(await loadWebAssemblySodium());
   return new Boxes(primitives, options.privateKeys ?? []);
 }
 
@@ -107,20 +108,19 @@ function checkNonceAndKey(nonce: Uint8Array, key: Uint8Array): void {
   check("key", key, KEY_OCTETS);
 }
 
-function openLibrary() {
-  return openSodium({
-    /** (q, n) */
-    crypto_scalarmult_base: { parameters: ["buffer", "buffer"], result: "i32" },
-    /** (k, pk, sk) */
-    crypto_box_beforenm: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
-    /** (c, m, mlen, n, k) */
-    crypto_secretbox_easy: { parameters: ["buffer", "buffer", "u64", "buffer", "buffer"], result: "i32" },
-    /** (m, c, clen, n, k) */
-    crypto_secretbox_open_easy: { parameters: ["buffer", "buffer", "u64", "buffer", "buffer"], result: "i32" },
-  });
-}
+/** Opened once per thread. */
+const LIBRARY = openSodium({
+  /** (q, n) */
+  crypto_scalarmult_base: { parameters: ["buffer", "buffer"], result: "i32" },
+  /** (k, pk, sk) */
+  crypto_box_beforenm: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
+  /** (c, m, mlen, n, k) */
+  crypto_secretbox_easy: { parameters: ["buffer", "buffer", "u64", "buffer", "buffer"], result: "i32" },
+  /** (m, c, clen, n, k) */
+  crypto_secretbox_open_easy: { parameters: ["buffer", "buffer", "u64", "buffer", "buffer"], result: "i32" },
+});
 
-function nativePrimitives(library: NonNullable<ReturnType<typeof openLibrary>>): Primitives {
+function nativePrimitives(library: NonNullable<typeof LIBRARY>): Primitives {
   const own = (octets: Uint8Array) => octets as Uint8Array<ArrayBuffer>; // nothing here is shared between threads
   return {
     implementation: NATIVE_SODIUM,
