@@ -12,7 +12,7 @@ import { StoreFile } from "../host/store.ts";
 export interface IdentityOptions {
   /** `--name`. */
   readonly name: PeerName | undefined;
-  readonly links: Links;
+  readonly links: Pick<Links, "find">;
   readonly bridge: string;
   /** P of the state files `P-*`. */
   readonly statePrefix: string;
