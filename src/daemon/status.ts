@@ -1,11 +1,15 @@
 /**
  * The one snapshot of a router, and what is made of it: `weave report` (JSON), the texts of `weave status …`, metrics. Field names,
- * their order and the texts are Weave Net 2.8's; what is ours says so. All functions here are pure.
+ * their order and the texts are Weave Net 2.8's; what is ours says so.
  *
  * In the snapshot a list is always a list; the JSON has null for an empty one where Weave Net does.
  */
-import type { JsonObject } from "../lib/json.ts";
+import { type JsonObject, writeJson } from "../lib/json.ts";
+import { readProcessStats } from "../host/process_stats.ts";
 import type { ReportViews } from "../api/types.ts";
+import { formatMetrics } from "./metrics.ts";
+import { renderTemplate, type TemplateRules } from "./report_template.ts";
+import { formatStatus, statusValue } from "./status_texts.ts";
 
 /** Peer names are text here, as `formatMac` writes them; times RFC 3339. */
 export interface Report {
@@ -95,8 +99,11 @@ export interface PeerConnectionReport {
   readonly Established: boolean;
 }
 
-export const CONNECTION_STATES = ["established", "pending", "retrying", "failed", "connecting"] as const;
-export type ConnectionState = typeof CONNECTION_STATES[number];
+/**
+ * `connecting`: a target's first attempt runs · `retrying`: a later one · `failed`: a target waits for the next · `pending`: TCP is
+ * up, no carrier works yet · `established`.
+ */
+export type ConnectionState = "established" | "pending" | "retrying" | "failed" | "connecting";
 
 export interface ConnectionReport {
   /** Remote TCP address, `ip:port`. */
@@ -173,21 +180,30 @@ function goTime(unixMs: number): string {
   return `${date} ${time} +0000 UTC`;
 }
 
+/** Lists that the JSON shows as lists also when they are empty; all others are null then, as in Weave Net 2.8. */
+const ALWAYS_LISTS: ReadonlySet<string> = new Set(["TrustedSubnets", "Warnings", "Extensions"]);
+
 /** Everything the API says of a report. */
 export const REPORT_VIEWS: ReportViews = {
-  report() {
-    throw new Error("not yet");
-  },
-  text() {
-    throw new Error("not yet");
-  },
-  json() {
-    throw new Error("not yet");
-  },
-  metrics() {
-    throw new Error("not yet");
-  },
-  template() {
-    throw new Error("not yet");
-  },
+  report: (report) => `${writeJson(withNulls(report), 4)}\n`,
+  text: formatStatus,
+  json: (view, report) => `${writeJson(statusValue(view, report), 4)}\n`,
+  metrics: (report) => formatMetrics(report, readProcessStats()),
+  template: (template, report) => renderTemplate(template, report, templateRules(report)),
 };
+
+function templateRules({ Router: router }: Report): TemplateRules {
+  return {
+    json: (value) => writeJson(withNulls(value, value === router.TrustedSubnets ? "TrustedSubnets" : "")),
+    maps: new Set(["OverlayDiagnostics", "CaptureStats", "Attrs", "Drops", "Totals"]),
+    optional: new Set(["IPAM", "DNS", "Proxy", "Plugin"]),
+  };
+}
+
+function withNulls(value: unknown, key = ""): unknown {
+  if (Array.isArray(value)) {
+    return value.length === 0 && !ALWAYS_LISTS.has(key) ? null : value.map((item) => withNulls(item));
+  }
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withNulls(item, key)]));
+}

@@ -1,0 +1,150 @@
+/** A report as Prometheus text exposition 0.0.4: Weave Net 2.8's metrics, those of a process, and ours. */
+import { DROP_REASONS, type DropReason, dropText } from "../datapath/counters.ts";
+import type { ProcessStats } from "../host/process_stats.ts";
+import type { ConnectionReport, Report } from "./status.ts";
+import { relayedPeers } from "./status_texts.ts";
+
+interface Family {
+  readonly name: string;
+  readonly type: "gauge" | "counter";
+  readonly help: string;
+  readonly samples: readonly Sample[];
+}
+
+/** Labels are written in the order they stand here: alphabetical. */
+type Sample = readonly [labels: Readonly<Record<string, string>>, value: number];
+
+export function formatMetrics(report: Report, process: ProcessStats): string {
+  return [...weaveFamilies(report), ...ourFamilies(report), ...processFamilies(process)].map(formatFamily).join("");
+}
+
+function weaveFamilies({ Router: router }: Report): Family[] {
+  return [
+    {
+      name: "weave_connections",
+      type: "gauge",
+      help: "Number of peer-to-peer connections.",
+      samples: connectionSamples(router.Connections),
+    },
+    counter(
+      "weave_connection_terminations_total",
+      "Number of peer-to-peer connections terminated.",
+      router.TerminationCount,
+    ),
+  ];
+}
+
+/**
+ * For each state and type there is, and always for established sleeve, both values of encryption: a rule that watches for zero
+ * established connections needs the zero.
+ */
+function connectionSamples(connections: readonly ConnectionReport[]): Sample[] {
+  const counts = new Map<string, number>();
+  const key = (encryption: string, state: string, type: string) => JSON.stringify({ encryption, state, type });
+  const seen = (state: string, type: string) => {
+    for (const encryption of ["", "yes"]) {
+      const at = key(encryption, state, type);
+      counts.set(at, counts.get(at) ?? 0);
+    }
+  };
+  seen("established", "sleeve");
+  for (const { State: state, Attrs: attributes } of connections) {
+    const type = attributes?.name ?? "unknown";
+    seen(state, type);
+    const at = key(attributes?.encrypted ? "yes" : "", state, type);
+    counts.set(at, counts.get(at)! + 1);
+  }
+  return [...counts].sort(([a], [b]) => a < b ? -1 : 1).map(([labels, count]) => [JSON.parse(labels), count]);
+}
+
+function ourFamilies(report: Report): Family[] {
+  const { Router: router, Version: version } = report;
+  const totals = Object.entries(router.Totals).map(([name, value]) => {
+    const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+    return counter(`weave_${words.replaceAll(" ", "_")}_total`, `Count of ${words} on the packet path.`, value);
+  });
+  return [
+    {
+      name: "weave_build_info",
+      type: "gauge",
+      help: "Always 1; the label says what runs.",
+      samples: [[{ version }, 1]],
+    },
+    gauge("weave_peers", "Number of known peers, this one included.", router.Peers.length),
+    gauge("weave_relayed_peers", "Number of peers reached over another peer only.", relayedPeers(report).length),
+    gauge("weave_targets", "Number of addresses this router was told to connect to.", router.Targets.length),
+    gauge("weave_bridge_mtu_octets", "MTU of the bridge that containers are plugged into.", router.BridgeMTU),
+    gauge("weave_learned_macs", "Number of learned MAC addresses.", router.MACs.length),
+    {
+      name: "weave_drops_total",
+      type: "counter",
+      help: `Frames and packets that went no further. ${
+        DROP_REASONS.map((reason: DropReason) => `${reason}: ${dropText(reason)}`).join("; ")
+      }.`,
+      samples: Object.entries(router.Drops).map(([reason, count]) => [{ reason }, count]),
+    },
+    ...totals,
+    trafficFamily("packets", "Packets of the overlay, by peer and direction.", router.Connections),
+    trafficFamily("octets", "UDP payload of the overlay, by peer and direction.", router.Connections),
+  ];
+}
+
+/** While one connection takes the place of another there are two to a peer: a sample twice would make all of it unreadable. */
+function trafficFamily(unit: "packets" | "octets", help: string, connections: readonly ConnectionReport[]): Family {
+  const sums = new Map<string, { received: number; sent: number }>();
+  for (const { Carrier: carrier } of connections) {
+    if (carrier === null) continue;
+    const sum = sums.get(carrier.Peer) ?? { received: 0, sent: 0 };
+    sum.received += unit === "packets" ? carrier.RxPackets : carrier.RxOctets;
+    sum.sent += unit === "packets" ? carrier.TxPackets : carrier.TxOctets;
+    sums.set(carrier.Peer, sum);
+  }
+  const samples = [...sums].flatMap(([peer, { received, sent }]): Sample[] => [
+    [{ direction: "received", peer }, received],
+    [{ direction: "sent", peer }, sent],
+  ]);
+  return { name: `weave_peer_${unit}_total`, type: "counter", help, samples };
+}
+
+/** Names and units are those of every Prometheus client. */
+function processFamilies(p: ProcessStats): Family[] {
+  return [
+    counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", p.cpuSeconds),
+    gauge("process_max_fds", "Maximum number of open file descriptors.", p.maxFds),
+    gauge("process_open_fds", "Number of open file descriptors.", p.openFds),
+    gauge("process_resident_memory_bytes", "Resident memory size in bytes.", p.residentOctets),
+    gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", p.startSeconds),
+    gauge("process_threads", "Number of OS threads in the process.", p.threads),
+    gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", p.virtualOctets),
+  ];
+}
+
+function gauge(name: string, help: string, value: number): Family {
+  return { name, type: "gauge", help, samples: [[{}, value]] };
+}
+
+function counter(name: string, help: string, value: number): Family {
+  return { name, type: "counter", help, samples: [[{}, value]] };
+}
+
+function formatFamily({ name, type, help, samples }: Family): string {
+  const lines = samples.map(([labels, value]) => `${name}${formatLabels(labels)} ${formatValue(value)}\n`);
+  return `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n${lines.join("")}`;
+}
+
+function formatLabels(labels: Readonly<Record<string, string>>): string {
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${escapeLabel(value)}"`);
+  return pairs.length === 0 ? "" : `{${pairs.join(",")}}`;
+}
+
+function formatValue(value: number): string {
+  return value === Infinity ? "+Inf" : String(value);
+}
+
+function escapeHelp(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
+}
+
+function escapeLabel(text: string): string {
+  return escapeHelp(text).replaceAll('"', '\\"');
+}

@@ -1,0 +1,267 @@
+/**
+ * The texts of `weave status …`, with Weave Net 2.8's columns. What `status connections` says beyond it follows the connections on
+ * lines of three spaces and a word; they hold no arrow, no address with a port and none of the words a state or carrier has, so
+ * that who filters the output for these finds connections only.
+ */
+import { type DropReason, dropText } from "../datapath/counters.ts";
+import type { StatusView } from "../api/types.ts";
+import type { ConnectionReport, ConnectionState, PeerReport, Report, RouterReport } from "./status.ts";
+
+/** In the order in which they are counted. */
+const STATES: readonly ConnectionState[] = ["established", "pending", "retrying", "failed", "connecting"];
+const NOBODY = "00:00:00:00:00:00";
+/** Width of a label with the colon in column 16. */
+const LABEL_WIDTH = 15;
+/** From this size on the bridge's MTU stands for "no limit": the path's is meant to be smaller. */
+const UNLIMITED_MTU = 65_521;
+/** Lines on relayed peers; in a large and sparse network nearly all are. */
+const MAX_RELAYED_LINES = 100;
+
+/** Reasons of which some drops are no news: they are how learning, routing, path MTU search and reconnecting work. */
+const EXPECTED_DROPS: ReadonlySet<string> = new Set<DropReason>([
+  "unknownSender",
+  "unknownSourcePeer",
+  "unknownDestinationPeer",
+  "ownFrame",
+  "noRoute",
+  "noAddress",
+  "broadcastTooBig",
+  "tooBig",
+  "macElsewhere",
+  "macHere",
+  "spanningTree",
+  "txTooBig",
+]);
+
+export interface RelayedPeer {
+  readonly Name: string;
+  readonly NickName: string;
+  readonly Via: { readonly Name: string; readonly NickName: string };
+}
+
+/** Peers that are reached over another one, and the first of those on the way. */
+export function relayedPeers({ Router: router }: Report): RelayedPeer[] {
+  const nickNames = new Map(router.Peers.map((peer) => [peer.Name, peer.NickName]));
+  const named = (name: string) => ({ Name: name, NickName: nickNames.get(name) ?? "" });
+  return router.UnicastRoutes
+    .filter(({ Dest, Via }) => Dest !== router.Name && Via !== NOBODY && Via !== Dest)
+    .map(({ Dest, Via }) => ({ ...named(Dest), Via: named(Via) }));
+}
+
+/** Whole lines, or nothing. */
+export function formatStatus(view: StatusView, report: Report): string {
+  return linesOf(view, report).map((line) => `${printable(line)}\n`).join("");
+}
+
+/** The same, for programs. */
+export function statusValue(view: StatusView, report: Report): unknown {
+  switch (view) {
+    case "main":
+      return mainValue(report);
+    case "targets":
+      return report.Router.Targets;
+    case "connections":
+      return {
+        Connections: report.Router.Connections,
+        Relayed: relayedPeers(report),
+        Notes: connectionNotes(report).map(({ kind, text }) => `${kind}: ${text}`),
+      };
+    case "peers":
+      return report.Router.Peers;
+    case "dns":
+    case "ipam":
+      return null;
+    default:
+      return view satisfies never;
+  }
+}
+
+function linesOf(view: StatusView, report: Report): string[] {
+  switch (view) {
+    case "main":
+      return mainLines(report);
+    case "targets":
+      return [...report.Router.Targets];
+    case "connections":
+      return connectionLines(report);
+    case "peers":
+      return report.Router.Peers.flatMap(peerLines);
+    // These parts are not there yet.
+    case "dns":
+    case "ipam":
+      return [];
+    default:
+      return view satisfies never;
+  }
+}
+
+function mainLines({ Version: version, Router: router }: Report): string[] {
+  const drops = unexpectedDrops(router);
+  return [
+    label("Version", `${version} (version check update disabled)`),
+    "",
+    label("Service", "router"),
+    label("Protocol", protocolText(router)),
+    label("Name", named(router)),
+    label("Encryption", enabled(router.Encryption)),
+    ...router.SecretBox === null ? [] : [label("SecretBox", router.SecretBox)],
+    label("PeerDiscovery", enabled(router.PeerDiscovery)),
+    label("Targets", String(router.Targets.length)),
+    label("Connections", connectionsText(router)),
+    label("Peers", peersText(router)),
+    label("TrustedSubnets", router.TrustedSubnets.join(", ") || "none"),
+    ...drops.length === 0 ? [] : [label("Drops", dropsText(drops))],
+    ...router.Warnings.map((warning) => label("Warning", warning)),
+  ];
+}
+
+function mainValue(report: Report): unknown {
+  const { Ready, Version, Router: router } = report;
+  return {
+    Ready,
+    Version,
+    Router: {
+      Protocol: protocolText(router),
+      Name: router.Name,
+      NickName: router.NickName,
+      Encryption: router.Encryption,
+      SecretBox: router.SecretBox,
+      PeerDiscovery: router.PeerDiscovery,
+      Targets: router.Targets.length,
+      Connections: { Total: router.Connections.length, ...Object.fromEntries(stateCounts(router)) },
+      Peers: { Total: router.Peers.length, ...peerConnectionCounts(router) },
+      TrustedSubnets: router.TrustedSubnets,
+      Drops: Object.fromEntries(unexpectedDrops(router)),
+      Warnings: router.Warnings,
+    },
+  };
+}
+
+function label(name: string, value: string): string {
+  return `${name.padStart(LABEL_WIDTH)}: ${value}`;
+}
+
+function enabled(on: boolean): string {
+  return on ? "enabled" : "disabled";
+}
+
+function protocolText({ Protocol: protocol, ProtocolMinVersion: min, ProtocolMaxVersion: max }: RouterReport): string {
+  return `${protocol} ${min === max ? min : `${min}..${max}`}`;
+}
+
+function stateCounts(router: RouterReport): [ConnectionState, number][] {
+  return STATES.map((state) => [state, router.Connections.filter(({ State }) => State === state).length]);
+}
+
+function connectionsText(router: RouterReport): string {
+  const counts = stateCounts(router).filter(([, count]) => count > 0).map(([state, count]) => `${count} ${state}`);
+  return counts.length === 0 ? "0" : `${router.Connections.length} (${counts.join(", ")})`;
+}
+
+function peerConnectionCounts(router: RouterReport): { established: number; pending: number } {
+  const all = router.Peers.flatMap((peer) => peer.Connections);
+  const established = all.filter((connection) => connection.Established).length;
+  return { established, pending: all.length - established };
+}
+
+function peersText(router: RouterReport): string {
+  const { established, pending } = peerConnectionCounts(router);
+  const counts = [
+    ...established > 0 ? [`${established} established`] : [],
+    ...pending > 0 ? [`${pending} pending`] : [],
+  ];
+  return `${router.Peers.length}${counts.length === 0 ? "" : ` (with ${counts.join(", ")} connections)`}`;
+}
+
+/** By reason, the most frequent first. */
+function unexpectedDrops(router: RouterReport): [string, number][] {
+  const drops = Object.entries(router.Drops).filter(([reason, count]) => count > 0 && !EXPECTED_DROPS.has(reason));
+  return drops.sort(([, a], [, b]) => b - a);
+}
+
+function dropsText(drops: readonly [string, number][]): string {
+  const total = drops.reduce((sum, [, count]) => sum + count, 0);
+  return `${total} (${drops.map(([reason, count]) => `${dropText(reason as DropReason)}: ${count}`).join("; ")})`;
+}
+
+function connectionLines(report: Report): string[] {
+  return [
+    ...report.Router.Connections.map(connectionLine),
+    ...relayedLines(relayedPeers(report)),
+    ...connectionNotes(report).map(({ kind, text }) => note(kind, text)),
+  ];
+}
+
+function connectionLine(connection: ConnectionReport): string {
+  const { Address: address, Outbound: outbound, State: state, Info: info, Attrs: attributes } = connection;
+  return `${arrow(outbound)} ${address.padEnd(21)} ${state.padEnd(11)} ${info} ${attributesText(attributes ?? {})}`;
+}
+
+function attributesText(attributes: object): string {
+  const shown = Object.entries(attributes).filter(([key, value]) => key !== "name" && value !== undefined);
+  return shown.sort(([a], [b]) => a < b ? -1 : 1).map(([key, value]) => `${key}=${value}`).join(" ");
+}
+
+function relayedLines(relayed: readonly RelayedPeer[]): string[] {
+  const lines = relayed.slice(0, MAX_RELAYED_LINES).map((peer) =>
+    note("relayed", `${named(peer)} via ${named(peer.Via)}`)
+  );
+  const more = relayed.length - lines.length;
+  return more > 0 ? [...lines, note("relayed", `and ${more} more`)] : lines;
+}
+
+interface Note {
+  readonly kind: "hint" | "warning";
+  readonly text: string;
+}
+
+function note(kind: Note["kind"] | "relayed", text: string): string {
+  return `   ${kind.padEnd(9)} ${text}`;
+}
+
+function connectionNotes({ Router: router }: Report): Note[] {
+  return router.Connections.flatMap((connection) => {
+    const { Carrier: carrier, Attrs: attributes, Clocks: clocks, State: state } = connection;
+    const peer = carrier === null
+      ? connection.Address.replace(/:\d+$/, "")
+      : named({ Name: carrier.Peer, NickName: carrier.NickName });
+    const notes: Note[] = [];
+    if (clocks !== null) {
+      const text = `clocks are too far apart: ${clocks.Ours} here, ${clocks.Theirs} at ${peer}; set the wrong one`;
+      notes.push({ kind: "warning", text });
+    }
+    if (state === "pending") {
+      const text = `no UDP packet from ${peer} came through yet; let UDP port ${router.Port} pass both ways`;
+      notes.push({ kind: "hint", text });
+    }
+    const mtu = attributes?.mtu;
+    if (state === "established" && mtu !== undefined && mtu < router.BridgeMTU && router.BridgeMTU < UNLIMITED_MTU) {
+      const text = `path MTU to ${peer} is ${mtu}, below the bridge's ${router.BridgeMTU}, so large frames travel in ` +
+        `pieces; launch all routers with WEAVE_MTU=${mtu}, or let larger packets pass on the way`;
+      notes.push({ kind: "warning", text });
+    }
+    return notes;
+  });
+}
+
+function peerLines(peer: PeerReport): string[] {
+  const rows = peer.Connections.map((connection) => {
+    const { Address: address, Outbound: outbound, Established: established } = connection;
+    const state = established ? "established" : "pending";
+    return `   ${arrow(outbound)} ${address.padEnd(21)} ${named(connection).padEnd(37)} ${state}`;
+  });
+  return [named(peer), ...rows];
+}
+
+function arrow(outbound: boolean): string {
+  return outbound ? "->" : "<-";
+}
+
+function named({ Name: name, NickName: nickName }: { readonly Name: string; readonly NickName: string }): string {
+  return `${name}(${nickName})`;
+}
+
+/** Nicknames and reasons come from peers: what would move the cursor, or begin another line, shows as a question mark. */
+function printable(line: string): string {
+  return line.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "?");
+}
