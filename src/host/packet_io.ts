@@ -6,18 +6,33 @@
  * bits, so that no bigint is made on the way.
  */
 import { FrameMemory } from "../lib/frame_memory.ts";
+import { C, cmsghdr, iovec, mmsghdr, msghdr, sockaddr_in } from "../../ffi/layout.ts";
 import { addressOf, ERRNO, readVector, receiveMessages, sendMessages, writeVector } from "../../ffi/packet_calls.ts";
 
-/** Offsets in octets; the same on x86-64 and arm64. */
-const IOVEC_OCTETS = 16;
-const MMSGHDR_OCTETS = 64;
-const MSG = { name: 0, nameOctets: 8, iov: 16, iovCount: 24, control: 32, controlOctets: 40, flags: 48, received: 56 };
-const CMSG = { octets: 0, level: 8, type: 12, data: 16, space: 24 };
-const SOL_UDP = 17;
-const UDP_SEGMENT = 103;
-const UDP_GRO = 104;
-const SOCKADDR_IN_OCTETS = 16;
-const AF_INET = 2;
+/** What the hot path needs of the structs, as plain numbers. */
+const IOVEC_OCTETS = iovec.octets;
+const IOV_LENGTH = iovec.offset.iov_len;
+const MMSGHDR_OCTETS = mmsghdr.octets;
+const MSG = {
+  name: msghdr.offset.msg_name,
+  nameOctets: msghdr.offset.msg_namelen,
+  iov: msghdr.offset.msg_iov,
+  iovCount: msghdr.offset.msg_iovlen,
+  control: msghdr.offset.msg_control,
+  controlOctets: msghdr.offset.msg_controllen,
+  received: mmsghdr.offset.msg_len,
+};
+/** A control message with one number: space for either of the two there are. */
+const CMSG = {
+  octets: cmsghdr.offset.cmsg_len,
+  level: cmsghdr.offset.cmsg_level,
+  type: cmsghdr.offset.cmsg_type,
+  data: cmsghdr.octets,
+  space: cmsghdr.octets + 8,
+};
+const SOCKADDR_IN_OCTETS = sockaddr_in.octets;
+const NAME = { port: sockaddr_in.offset.sin_port, address: sockaddr_in.offset.sin_addr };
+const { SOL_UDP, UDP_SEGMENT, UDP_GRO, AF_INET } = C;
 
 const { EAGAIN, EINTR, EINVAL, EIO, EMSGSIZE, ENOBUFS } = ERRNO;
 
@@ -77,7 +92,7 @@ export class TapIo {
     this.#iov = memory.address(this.#iovAt);
     this.#readIovAt = memory.take(IOVEC_OCTETS);
     this.#readIov = memory.address(this.#readIovAt);
-    memory.frames.u32[(this.#readIovAt + 8) >>> 2] = TAP_FRAME_OCTETS;
+    memory.frames.u32[(this.#readIovAt + IOV_LENGTH) >>> 2] = TAP_FRAME_OCTETS;
   }
 
   static readonly frameOctets = TAP_FRAME_OCTETS;
@@ -94,7 +109,7 @@ export class TapIo {
     let iov = this.#iovAt;
     for (let i = first; i < first + count * 2; i += 2) {
       this.#memory.writeAddress(iov, pieces[i]!);
-      u32[(iov + 8) >>> 2] = pieces[i + 1]!;
+      u32[(iov + IOV_LENGTH) >>> 2] = pieces[i + 1]!;
       iov += IOVEC_OCTETS;
     }
     return writeVector(this.#fd, this.#iov, count);
@@ -136,7 +151,7 @@ export class ReceiveBatch {
       u32[(header + MSG.iovCount) >>> 2] = 1;
       memory.writeAddress(header + MSG.control, this.#controlsAt + i * CMSG.space);
       memory.writeAddress(iov, this.at(i));
-      u32[(iov + 8) >>> 2] = RECEIVE_OCTETS;
+      u32[(iov + IOV_LENGTH) >>> 2] = RECEIVE_OCTETS;
     }
   }
 
@@ -179,11 +194,11 @@ export class ReceiveBatch {
 
   /** Source address of what is in buffer i, first octet most significant. */
   address(i: number): number {
-    return this.#memory.frames.get32(this.#namesAt + i * SOCKADDR_IN_OCTETS + 4);
+    return this.#memory.frames.get32(this.#namesAt + i * SOCKADDR_IN_OCTETS + NAME.address);
   }
 
   port(i: number): number {
-    return this.#memory.frames.get16(this.#namesAt + i * SOCKADDR_IN_OCTETS + 2);
+    return this.#memory.frames.get16(this.#namesAt + i * SOCKADDR_IN_OCTETS + NAME.port);
   }
 }
 
@@ -329,12 +344,12 @@ export class SendBatch {
     const u32 = this.#memory.frames.u32;
     const count = this.#pieces[message]!;
     if (at === this.#pieceEnd) {
-      const last = (this.#iovAt + (message * PIECES + count - 1) * IOVEC_OCTETS + 8) >>> 2;
+      const last = (this.#iovAt + (message * PIECES + count - 1) * IOVEC_OCTETS + IOV_LENGTH) >>> 2;
       u32[last] = u32[last]! + octets;
     } else {
       const iov = this.#iovAt + (message * PIECES + count) * IOVEC_OCTETS;
       this.#memory.writeAddress(iov, at);
-      u32[(iov + 8) >>> 2] = octets;
+      u32[(iov + IOV_LENGTH) >>> 2] = octets;
       this.#pieces[message] = count + 1;
       this.#lastAt[message] = at;
     }
@@ -381,8 +396,8 @@ export class SendBatch {
       this.#running[slot * 2 + this.#class[i]!] = NONE;
       const header = (this.#headersAt + i * MMSGHDR_OCTETS) >>> 2;
       const name = this.#namesAt + i * SOCKADDR_IN_OCTETS;
-      m.set32(name + 4, this.#destinations.slotAddress[slot]!);
-      m.set16(name + 2, this.#destinations.slotPort[slot]!);
+      m.set32(name + NAME.address, this.#destinations.slotAddress[slot]!);
+      m.set16(name + NAME.port, this.#destinations.slotPort[slot]!);
       m.u32[header + (MSG.iovCount >>> 2)] = this.#pieces[i]!;
       const isRun = this.#datagrams[i]! > 1;
       m.u32[header + (MSG.controlOctets >>> 2)] = isRun ? CMSG.space : 0;
