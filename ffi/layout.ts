@@ -296,7 +296,8 @@ export const C = {
   IFLA_IFNAME: 3,
   IFLA_LINKINFO: 18,
   IFLA_INFO_KIND: 1,
-  // linux/if_tun.h
+  // net/if.h, linux/if_tun.h
+  IFNAMSIZ: 16,
   IFF_TAP: 0x2,
   IFF_NO_PI: 0x1000,
   IFF_VNET_HDR: 0x4000,
@@ -312,5 +313,5 @@ export const C = {
   TUN_F_USO6: 0x40,
 } as const;
 
-/** IFNAMSIZ less the final NUL: the longest name of an interface. */
-export const INTERFACE_NAME_OCTETS = 15;
+/** The longest name of an interface, without its final NUL. */
+export const INTERFACE_NAME_OCTETS = C.IFNAMSIZ - 1;

@@ -31,6 +31,7 @@ const LAYERS: readonly Layer[] = [
   {
     name: "check",
     what: "format, lint, types, import directions, layouts of C structs",
+    tools: COMPILERS,
     commands: [["fmt", "--check"], ["lint", "--quiet"], ["check", "--quiet", ...LOCKED]],
     paths: ["test/arch_test.ts", "ffi/layout_test.ts"],
   },
