@@ -460,6 +460,10 @@ export class Mesh {
     return [...this.#peers.nodes()].map((node) => node.record).sort((a, b) => a.name - b.name);
   }
 
+  get peerCount(): number {
+    return this.#peers.size;
+  }
+
   peer(name: PeerName): PeerRecord | undefined {
     return this.#peers.get(name);
   }
