@@ -1,6 +1,5 @@
 /** What a command is, to the line that starts it, to its help and to completions. */
 import { type Given, type Options, readOptions, type Values, withEnvironment } from "../config/option.ts";
-import { OptionError } from "../lib/errors.ts";
 import type { Leading, Line } from "./parse.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -45,9 +44,6 @@ export interface Declaration<O extends Options> {
 export interface Command extends Omit<Declaration<Options>, "load"> {
   run(line: Line, terminal: Terminal): Promise<number>;
 }
-
-/** Wrong usage: what is wrong, if that needs to be said, goes before the command's help. */
-export class UsageError extends OptionError {}
 
 export function command<O extends Options>(declaration: Declaration<O>): Command {
   const { load, ...rest } = declaration;

@@ -1,9 +1,21 @@
 /** Help texts: one screen each, made of what commands and options say about themselves. */
 import type { Option } from "../config/option.ts";
-import type { Command, Group } from "./command.ts";
+import type { Command, Group, Input } from "./command.ts";
+import { UsageError } from "./parse.ts";
 
 const GROUPS: readonly Group[] = ["Router", "Containers", "This host", "Other"];
 const WIDTH = 80;
+
+/** `weave help`. It goes to stderr, as from Weave Net. */
+export function help({ words, terminal }: Input, commands: readonly Command[]): number {
+  const [name, more] = words;
+  const found = commands.find((command) => command.name === name);
+  if (more !== undefined || (name !== undefined && found === undefined)) {
+    throw new UsageError(`Unknown weave command '${more ?? name}'`);
+  }
+  terminal.warn(found === undefined ? overview(commands) : commandHelp(found));
+  return 0;
+}
 
 /** The list of all commands. */
 export function overview(commands: readonly Command[]): string {
@@ -38,7 +50,7 @@ export function commandHelp(command: Command): string {
 
 function table(options: readonly Option<unknown>[]): string[] {
   const left = options.map((option) => `  ${[describe(option), ...shortSpellings(option)].join(", ")}`);
-  const column = Math.min(Math.max(...left.map((text) => text.length)) + 2, 32);
+  const column = Math.max(...left.map((text) => text.length)) + 2;
   return options.map((option, i) => {
     const env = option.env === undefined || option.flag === "password" ? "" : ` (${option.env})`;
     return `${left[i]!.padEnd(column)}${option.help}${env}`;

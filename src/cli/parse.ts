@@ -7,6 +7,9 @@ import type { Given, Option, Options } from "../config/option.ts";
 import { OptionError } from "../lib/errors.ts";
 import { suggest } from "./suggest.ts";
 
+/** Wrong usage: what is wrong, if that needs to be said, goes before the command's help. */
+export class UsageError extends OptionError {}
+
 export interface Line {
   /** Last wins or all count, as the option says. */
   readonly given: Given;
@@ -19,7 +22,7 @@ export interface Line {
 /** Words that come before arguments for somebody else. */
 export type Leading = (word: string) => boolean;
 
-/** Throws `OptionError` for a flag that there is not, one without its value, or one given twice that may be given once. */
+/** Throws `OptionError` for a flag that there is not, `UsageError` for one without its value. */
 export function parseLine(args: readonly string[], options: Options, leading?: Leading): Line {
   const spellings = spellingsOf(options);
   const given = new Map<string, string[]>();
@@ -39,7 +42,7 @@ export function parseLine(args: readonly string[], options: Options, leading?: L
     }
     const { option, value } = flag;
     const text = value ?? (option.value === undefined ? "true" : args[++i]);
-    if (text === undefined) throw new OptionError(`Missing value for ${arg}: ${option.value} expected`, option.flag);
+    if (text === undefined) throw new UsageError(`Missing value for ${arg}: ${option.value} expected`, option.flag);
     given.set(option.flag, [...given.get(option.flag) ?? [], text]);
   }
   return { given, words, rest: [] };

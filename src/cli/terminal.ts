@@ -1,8 +1,8 @@
 /** Where a command speaks: results on stdout, everything else on stderr. */
 
 export interface Terminal {
-  /** Text of a result, as it is. Throws `ReaderGoneError` where nobody reads any more. */
-  print(text: string): void;
+  /** A result as it is, text or octets. Throws `ReaderGoneError` where nobody reads any more. */
+  print(result: string | Uint8Array): void;
   /** A line of a result. */
   printLine(line: string): void;
   /** A line for people, without its end. */
@@ -15,19 +15,22 @@ export class ReaderGoneError extends Error {
 }
 
 export const TERMINAL: Terminal = {
-  print: (text) => write(Deno.stdout, text),
-  printLine: (line) => write(Deno.stdout, `${line}\n`),
+  print: (result) => write(Deno.stdout, typeof result === "string" ? encode(result) : result),
+  printLine: (line) => write(Deno.stdout, encode(`${line}\n`)),
   warn(line) {
     try {
-      write(Deno.stderr, `${line}\n`);
+      write(Deno.stderr, encode(`${line}\n`));
     } catch {
       // Nobody listens, or there is no room: there is no one left to tell.
     }
   },
 };
 
-function write(to: { writeSync(octets: Uint8Array): number }, text: string): void {
-  const octets = new TextEncoder().encode(text);
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+function write(to: { writeSync(octets: Uint8Array): number }, octets: Uint8Array): void {
   try {
     for (let at = 0; at < octets.length;) at += to.writeSync(octets.subarray(at));
   } catch (error) {

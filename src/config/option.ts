@@ -130,11 +130,11 @@ export function texts(d: Declaration & { value: string }): Option<readonly strin
 }
 
 export function oneOf<T extends string>(
-  d: Declaration & { default: T; choices: readonly T[]; also?: Readonly<Record<string, T>> },
+  d: Declaration & { value: string; default: T; choices: readonly T[]; also?: Readonly<Record<string, T>> },
 ): Option<T> {
   const { choices, also = {} } = d;
   return single<T, T>(d, {
-    value: choices.join("|"),
+    value: d.value,
     default: d.default,
     expected: choices.join(", ").replace(/, ([^,]*)$/, " or $1"),
     parse: (given) =>

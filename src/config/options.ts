@@ -135,7 +135,7 @@ export const ROUTER = {
   password: PASSWORD,
   trustedSubnets: subnets({
     flag: "trusted-subnets",
-    help: "leave frames in clear towards these, if they trust us too",
+    help: "frames in clear to hosts there, if they agree",
   }),
   port: wholeNumber({
     flag: "port",
@@ -160,6 +160,7 @@ export const ROUTER = {
     from: 0,
     to: 1_000_000,
     help: "most connections; 0 is no limit",
+    kind: "rare",
   }),
   mtu: wholeNumber({
     flag: "mtu",
@@ -194,16 +195,19 @@ export const ROUTER = {
   dockerBridgeIp: DOCKER_BRIDGE_IP,
   logLevel: oneOf<Level>({
     flag: "log-level",
+    value: "LEVEL",
     default: "info",
     choices: ["debug", "info", "warn", "error"],
     also: { warning: "warn", trace: "trace" },
-    help: "how much to log",
+    help: "debug, info, warn or error",
   }),
   logFormat: oneOf<"text" | "json">({
     flag: "log-format",
+    value: "FORMAT",
     default: "text",
     choices: ["text", "json"],
-    help: "how to log",
+    help: "text or json",
+    kind: "rare",
   }),
   pktDebug: toggle({ flag: "pkt-debug", aliases: ["--pktdebug"], help: "log each packet", kind: "rare" }),
 } as const satisfies Options;
@@ -266,7 +270,7 @@ export const LATER = {
 export const JSON_OUTPUT = toggle({ flag: "json", help: "print JSON, for programs" });
 /** Every command does what `--local` once asked for. */
 export const LOCAL = toggle({ flag: "local", help: "has no effect", kind: "hidden" });
-export const HELP = toggle({ flag: "help", help: "show this" });
+export const HELP = toggle({ flag: "help", help: "show this", kind: "hidden" });
 
 /** Of the other commands, each under the name its command uses. */
 export const COMMAND = {

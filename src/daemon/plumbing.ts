@@ -10,16 +10,9 @@ import { Links } from "../host/links.ts";
 import { withLock } from "../host/lock.ts";
 import { StoreFile } from "../host/store.ts";
 import type { Progress } from "./address_book.ts";
+import { HOST, type HostPaths } from "./host_paths.ts";
 
-/** The places and names all operations share; every field has its everyday value in `HOST`. */
-export interface HostPaths {
-  /** Linux bridge of the overlay. */
-  readonly bridge: string;
-  /** Volatile directory of this host's plumbing: lock, attachments, exposures, what the firewall holds. Lost at reboot. */
-  readonly runDir: string;
-}
-
-export const HOST: HostPaths = { bridge: "weave", runDir: "/run/weave" };
+export { HOST, type HostPaths };
 
 /** A container that only its namespace names: nobody tells us when it is gone, so we look. */
 export interface Attachment {

@@ -10,8 +10,9 @@
 import { dirname } from "node:path";
 import type { Given } from "../config/option.ts";
 import { OperationError } from "../lib/errors.ts";
+import { withLock } from "../host/lock.ts";
 import { removeIfThere, StoreFile } from "../host/store.ts";
-import { HOST } from "./plumbing.ts";
+import { HOST } from "./host_paths.ts";
 
 export const LOG_FILE = "/var/log/weave.log";
 
@@ -49,6 +50,11 @@ export function markerFile(statePrefix: string): string {
   return `${statePrefix}-running`;
 }
 
+/** For `stop` and `reset`: the next start is none that goes on where the last one was. */
+export async function removeMarker(statePrefix: string): Promise<void> {
+  await removeIfThere(markerFile(statePrefix));
+}
+
 /** undefined where no router of this host runs, nor is about to. */
 export async function findRunning(runDir: string = HOST.runDir): Promise<Running | undefined> {
   const router = await readAlive(routerFile(runDir));
@@ -60,6 +66,11 @@ export async function findRunning(runDir: string = HOST.runDir): Promise<Running
 /** What the last router of this boot was started with, whether or not it runs. */
 export async function lastRecord(runDir: string = HOST.runDir): Promise<RunRecord | undefined> {
   return await read(routerFile(runDir)) ?? await read(supervisorFile(runDir));
+}
+
+/** Runs `work`, which starts a router, while nobody else on this host does. */
+export function whileNobodyStarts<T>(work: () => Promise<T>, runDir: string = HOST.runDir): Promise<T> {
+  return withLock(`${runDir}/launch.lock`, work);
 }
 
 /** Called by the router itself, before it does anything else. */
@@ -108,7 +119,6 @@ export async function startRouter(options: StartOptions): Promise<Started> {
     stderr: "null",
     detached: true,
   }).spawn();
-  child.unref();
   const process = processId(child.pid);
   if (process !== undefined) await write(supervisorFile(runDir), { ...record, process });
   return {
@@ -125,13 +135,18 @@ const REAP_MS = 1_000;
 const POLL_MS = 20;
 
 /** Ends the loop and the router, and resolves when both are gone. The marker stays. */
-export async function stopRouter(running: Running, runDir: string = HOST.runDir): Promise<void> {
+export async function stopRouter(
+  running: Running,
+  { runDir = HOST.runDir, graceMs = GRACE_MS }: { readonly runDir?: string; readonly graceMs?: number } = {},
+): Promise<void> {
   const processes = [running.supervisor, running.router].filter((record) => record !== undefined)
     .map((record) => record.process);
   // The loop hands it on to whichever router it has by then.
   signal((running.supervisor ?? running.router)?.process, "SIGTERM");
-  if (!await until(() => !processes.some(isAlive), GRACE_MS)) {
-    for (const process of processes) signal(process, "SIGKILL");
+  if (!await until(() => !processes.some(isAlive), graceMs)) {
+    // The loop leads a group of its own: whatever it started goes with it.
+    signal(running.supervisor?.process, "SIGKILL", { group: true });
+    signal(running.router?.process, "SIGKILL");
     if (!await until(() => !processes.some(isAlive), REAP_MS)) {
       throw new OperationError(`Cannot stop weave: process ${processes.find(isAlive)?.pid} does not end`);
     }
@@ -187,10 +202,10 @@ function bootId(): string {
   return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
 }
 
-function signal(process: ProcessId | undefined, name: Deno.Signal): void {
+function signal(process: ProcessId | undefined, name: Deno.Signal, { group = false } = {}): void {
   if (process === undefined || !isAlive(process)) return;
   try {
-    Deno.kill(process.pid, name);
+    Deno.kill(group ? -process.pid : process.pid, name);
   } catch (error) {
     // It may have ended since.
     if (isAlive(process)) throw error;
@@ -254,7 +269,7 @@ while :; do
   [ -z "$stopping" ] || kill -TERM "$router" 2>/dev/null
   while :; do
     signalled=
-    wait "$router"
+    wait "$router" 2>/dev/null
     status=$?
     [ -n "$signalled" ] || break
   done
@@ -268,7 +283,7 @@ while :; do
   if [ "$delay" -gt 0 ]; then
     sleep "$delay" &
     pause=$!
-    wait "$pause"
+    wait "$pause" 2>/dev/null
     kill "$pause" 2>/dev/null
   fi
   [ -z "$stopping" ] || exit 0

@@ -1,0 +1,324 @@
+/** Every command, once. What they do is imported when they are run. */
+import {
+  COMMAND,
+  DB_PREFIX,
+  DOCKER_BRIDGE,
+  DOCKER_BRIDGE_IP,
+  HELP,
+  HTTP_ADDR,
+  JSON_OUTPUT,
+  LATER,
+  LAUNCH,
+  LOCAL,
+  ROUTER,
+} from "../config/options.ts";
+import { parseAddressToken } from "../daemon/address_book.ts";
+import { type Command, command } from "./command.ts";
+import { UsageError } from "./parse.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Every command takes these. */
+export const EVERYWHERE = { help: HELP, local: LOCAL };
+const PRINTS = { json: JSON_OUTPUT };
+/** Commands that talk to the router. */
+const ASKS = { httpAddr: HTTP_ADDR };
+
+const ADDRESSES = `ADDRESS is 10.0.0.1/24, say: an address and the length of its subnet's prefix.
+Only containers of one subnet reach each other.`;
+
+/** The words after `status`. */
+export const STATUS_TOPICS = ["targets", "connections", "peers", "dns", "ipam"] as const;
+
+export const SHELLS = ["bash", "zsh", "fish"] as const;
+
+export const LAUNCH_OPTIONS = { ...ROUTER, ...LAUNCH, ...PRINTS, ...LATER, ...EVERYWHERE };
+export const STOP_OPTIONS = { dbPrefix: DB_PREFIX, ...EVERYWHERE };
+export const RESET_OPTIONS = { force: COMMAND.force, dbPrefix: DB_PREFIX, ...ASKS, ...EVERYWHERE };
+export const LOGS_OPTIONS = { follow: COMMAND.follow, ...PRINTS, ...EVERYWHERE };
+export const QUERY_OPTIONS = { ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const TELL_OPTIONS = { ...ASKS, ...EVERYWHERE };
+export const CONNECT_OPTIONS = { replace: COMMAND.replace, ...ASKS, ...EVERYWHERE };
+export const REPORT_OPTIONS = { format: COMMAND.format, ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const RUN_OPTIONS = {
+  withoutDns: COMMAND.withoutDns,
+  noRewriteHosts: COMMAND.noRewriteHosts,
+  noMulticastRoute: COMMAND.noMulticastRoute,
+  ...PRINTS,
+  ...ASKS,
+  ...EVERYWHERE,
+};
+export const ATTACH_OPTIONS = {
+  withoutDns: COMMAND.withoutDns,
+  hostname: COMMAND.hostname,
+  rewriteHosts: COMMAND.rewriteHosts,
+  addHost: COMMAND.addHost,
+  noMulticastRoute: COMMAND.noMulticastRoute,
+  ...PRINTS,
+  ...ASKS,
+  ...EVERYWHERE,
+};
+export const EXPOSE_OPTIONS = {
+  hostname: COMMAND.exposeName,
+  withoutMasquerade: COMMAND.withoutMasquerade,
+  ...PRINTS,
+  ...ASKS,
+  ...EVERYWHERE,
+};
+export const PS_OPTIONS = { ...PRINTS, ...EVERYWHERE };
+export const BRIDGE_TYPE_OPTIONS = { ...PRINTS, ...EVERYWHERE };
+export const DOCKER_BRIDGE_OPTIONS = {
+  dockerBridge: DOCKER_BRIDGE,
+  dockerBridgeIp: DOCKER_BRIDGE_IP,
+  ...PRINTS,
+  ...EVERYWHERE,
+};
+
+export const COMMANDS: readonly Command[] = [
+  command({
+    name: "launch",
+    group: "Router",
+    summary: "Start the router of this host and join others",
+    usage: "[PEER…]",
+    details: "PEER is a name or address of a host, or host:port.\nPrints the peer name of the router.",
+    options: LAUNCH_OPTIONS,
+    root: true,
+    examples: ["sudo weave launch host1 192.0.2.7"],
+    load: async () => (await import("./launch.ts")).launch,
+  }),
+  command({
+    name: "stop",
+    group: "Router",
+    summary: "Stop it; containers of this host keep talking to each other",
+    usage: "",
+    options: STOP_OPTIONS,
+    root: true,
+    examples: ["sudo weave stop"],
+    load: async () => (await import("./stop.ts")).stop,
+  }),
+  command({
+    name: "status",
+    group: "Router",
+    summary: "Show how it is, or one thing in detail",
+    usage: `[${STATUS_TOPICS.join("|")}]`,
+    options: QUERY_OPTIONS,
+    completes: STATUS_TOPICS,
+    examples: ["weave status connections"],
+    load: async () => (await import("./query.ts")).status,
+  }),
+  command({
+    name: "report",
+    group: "Router",
+    summary: "Show everything it knows, as JSON",
+    usage: "",
+    options: REPORT_OPTIONS,
+    examples: ["weave report -f '{{.Router.Name}}'"],
+    load: async () => (await import("./query.ts")).report,
+  }),
+  command({
+    name: "logs",
+    group: "Router",
+    summary: "Show what it has logged",
+    usage: "",
+    options: LOGS_OPTIONS,
+    ours: true,
+    examples: ["sudo weave logs -f"],
+    load: async () => (await import("./logs.ts")).logs,
+  }),
+  command({
+    name: "connect",
+    group: "Router",
+    summary: "Join further peers",
+    usage: "PEER…",
+    options: CONNECT_OPTIONS,
+    examples: ["weave connect host3", "weave connect --replace host1 host2"],
+    load: async () => (await import("./query.ts")).connect,
+  }),
+  command({
+    name: "forget",
+    group: "Router",
+    summary: "Do not dial these peers again, named as they were given",
+    usage: "PEER…",
+    options: TELL_OPTIONS,
+    examples: ["weave forget host3"],
+    load: async () => (await import("./query.ts")).forget,
+  }),
+  command({
+    name: "rmpeer",
+    group: "Router",
+    summary: "Take over the addresses of peers that are gone for good",
+    usage: "PEER_NAME…",
+    details: "PEER_NAME is a peer's name or nickname. Do this on one host only.",
+    options: QUERY_OPTIONS,
+    examples: ["weave rmpeer host3"],
+    load: async () => (await import("./query.ts")).rmpeer,
+  }),
+  command({
+    name: "reset",
+    group: "Router",
+    summary: "Stop it and remove all that is weave's from this host",
+    usage: "",
+    options: RESET_OPTIONS,
+    root: true,
+    examples: ["sudo weave reset"],
+    load: async () => (await import("./stop.ts")).reset,
+  }),
+  command({
+    name: "run",
+    group: "Containers",
+    summary: "Start a container of Docker in the network",
+    usage: "[ADDRESS…] DOCKER_RUN_ARGUMENT…",
+    details: `${ADDRESSES}\nPrints the id of the container. Options of weave come first.`,
+    options: RUN_OPTIONS,
+    root: true,
+    leading: (word) => parseAddressToken(word) !== undefined,
+    examples: ["sudo weave run 10.0.0.1/24 -t -i ubuntu"],
+    load: async () => (await import("./containers.ts")).run,
+  }),
+  command({
+    name: "attach",
+    group: "Containers",
+    summary: "Give a running container addresses in the network",
+    usage: "[ADDRESS…] CONTAINER",
+    details: `${ADDRESSES}\nCONTAINER is a name or id of Docker, pid:N or netns:PATH. Prints the addresses.`,
+    options: ATTACH_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave attach 10.0.0.2/24 web", "sudo weave attach 10.0.0.3/24 netns:/run/netns/mine"],
+    load: async () => (await import("./containers.ts")).attach,
+  }),
+  command({
+    name: "detach",
+    group: "Containers",
+    summary: "Take addresses from a container again",
+    usage: "[ADDRESS…] CONTAINER",
+    details: "Without ADDRESS, all of them. CONTAINER is as for attach. Prints the addresses.",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave detach 10.0.0.2/24 web"],
+    load: async () => (await import("./containers.ts")).detach,
+  }),
+  command({
+    name: "ps",
+    group: "Containers",
+    summary: "List who is in the network on this host",
+    usage: "[CONTAINER…]",
+    details: "A line each: container, MAC address, addresses. weave:expose is the host itself.",
+    options: PS_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave ps"],
+    load: async () => (await import("./containers.ts")).ps,
+  }),
+  command({
+    name: "expose",
+    group: "This host",
+    summary: "Give the host itself an address in the network",
+    usage: "[ADDRESS…]",
+    details: "It then reaches every container of that subnet. Prints the addresses.",
+    options: EXPOSE_OPTIONS,
+    root: true,
+    examples: ["sudo weave expose 10.0.0.100/24"],
+    load: async () => (await import("./containers.ts")).expose,
+  }),
+  command({
+    name: "hide",
+    group: "This host",
+    summary: "Take it away again",
+    usage: "[ADDRESS…]",
+    details: "Without ADDRESS, all of them. Prints the addresses.",
+    options: QUERY_OPTIONS,
+    root: true,
+    examples: ["sudo weave hide 10.0.0.100/24"],
+    load: async () => (await import("./containers.ts")).hide,
+  }),
+  command({
+    name: "version",
+    group: "Other",
+    summary: "Show the version of this program, and of the router that runs",
+    usage: "",
+    options: QUERY_OPTIONS,
+    examples: ["weave version"],
+    load: async () => (await import("./query.ts")).version,
+  }),
+  command({
+    name: "completion",
+    group: "Other",
+    summary: "Print what makes your shell complete weave commands",
+    usage: SHELLS.join("|"),
+    options: EVERYWHERE,
+    ours: true,
+    completes: SHELLS,
+    examples: ["weave completion bash > /etc/bash_completion.d/weave"],
+    load: async () => {
+      const { completion } = await import("./completion.ts");
+      return (input) => completion(input, COMMANDS);
+    },
+  }),
+  command({
+    name: "help",
+    group: "Other",
+    summary: "Show this, or more about a command",
+    usage: "[COMMAND]",
+    options: EVERYWHERE,
+    examples: ["weave help attach"],
+    load: async () => {
+      const { help } = await import("./help.ts");
+      return (input) => help(input, COMMANDS);
+    },
+  }),
+  command({
+    name: "bridge-type",
+    summary: "Print how frames get from containers to the router",
+    usage: "",
+    options: BRIDGE_TYPE_OPTIONS,
+    examples: ["weave bridge-type"],
+    load: async () => (await import("./bridges.ts")).bridgeType,
+  }),
+  command({
+    name: "docker-bridge-ip",
+    summary: "Print the address of Docker's bridge",
+    usage: "",
+    options: DOCKER_BRIDGE_OPTIONS,
+    examples: ["weave docker-bridge-ip"],
+    load: async () => (await import("./bridges.ts")).dockerBridgeIp,
+  }),
+];
+
+/** Gone since Weave Net 2.0. */
+export const REMOVED: readonly string[] = [
+  "launch-router",
+  "stop-router",
+  "launch-proxy",
+  "stop-proxy",
+  "launch-plugin",
+  "stop-plugin",
+];
+
+/** Of parts that this version does not have: the exit status is what their callers can do with. */
+export const COMMANDS_LATER: Readonly<Record<string, number>> = {
+  // Nothing is to be done, which is a success.
+  "setup": 0,
+  "setup-cni": 0,
+  // `docker run $(weave dns-args)` starts a container without our DNS, as where it is switched off.
+  "dns-args": 0,
+  "prime": 4,
+  "env": 1,
+  "config": 1,
+  "dns-add": 1,
+  "dns-remove": 1,
+  "dns-lookup": 1,
+  "start": 1,
+  "restart": 1,
+  "attach-bridge": 1,
+};
+
+/** Refuses words where a command takes none. */
+export function noWords(words: readonly string[]): void {
+  if (words.length > 0) throw new UsageError(`Unexpected argument "${words[0]}"`);
+}
+
+export function commandLater(name: string, terminal: Terminal): number {
+  terminal.warn(`WARNING: 'weave ${name}' is not in this version yet`);
+  return COMMANDS_LATER[name]!;
+}

@@ -1,0 +1,240 @@
+/**
+ * `launch`: starts the router of this host.
+ *
+ *     flags, environment ── is one running? ── checks of the host, names ──┬─ detached: under a loop, until it answers
+ *                           the same version: refused                      └─ --foreground: in this very process
+ *                           another: stopped, its flags kept
+ *
+ * A router that the loop starts comes here too, and does none of it again.
+ */
+import { ApiClient } from "../api/client.ts";
+import { type Given, toArguments } from "../config/option.ts";
+import { laterGiven, LAUNCH, PASSWORD, type RouterOptions, routerOptions } from "../config/options.ts";
+import { VERSION } from "../config/version.ts";
+import {
+  findRunning,
+  forgetRouter,
+  LOG_FILE,
+  recordRouter,
+  removeMarker,
+  type Running,
+  type RunRecord,
+  type Started,
+  startRouter,
+  stopRouter,
+  SUPERVISED,
+  variableOf,
+  whileNobodyStarts,
+} from "../daemon/process.ts";
+import { wasRunning } from "../daemon/targets_file.ts";
+import { OperationError } from "../lib/errors.ts";
+import type { Input } from "./command.ts";
+import type { LAUNCH_OPTIONS } from "./commands.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** What is to be started. */
+interface Plan {
+  /** Completed by what a replaced router was started with; without the password. */
+  readonly given: Given;
+  readonly peers: readonly string[];
+  readonly options: RouterOptions;
+  /** A router of another version that it takes the place of. */
+  readonly replaces: Running | undefined;
+}
+
+/** A router takes a second; one that needs longer than this will not come up. */
+const READY_MS = 60_000;
+const POLL_MS = 50;
+/** Nobody can be asked where no API listens: one that lives so long has come up. */
+const SILENT_READY_MS = 2_000;
+
+const AROUND = { env: (name: string) => Deno.env.get(name), hostname: () => Deno.hostname() };
+
+export async function launch({ given, words, values, terminal }: Input<typeof LAUNCH_OPTIONS>): Promise<number> {
+  if (Deno.env.get(SUPERVISED) !== undefined) {
+    return await serve({ given: withoutPassword(given), peers: words, options: routerOptions(given, words, AROUND) });
+  }
+  const later = laterGiven(given);
+  if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
+  if (values.foreground) {
+    const plan = await whileNobodyStarts(async () => {
+      const plan = await prepare(given, words);
+      await recordRouter(recordOf(plan));
+      return plan;
+    });
+    return await serve(plan);
+  }
+  const { plan, started } = await whileNobodyStarts(async () => {
+    const plan = await prepare(given, words);
+    return { plan, started: await startDetached(plan) };
+  });
+  const name = await untilReady(plan, started);
+  started.confirm();
+  if (name !== undefined) printName(name, values.json, terminal);
+  return 0;
+}
+
+function printName(name: string, json: boolean, terminal: Terminal): void {
+  terminal.printLine(json ? JSON.stringify({ name }) : name);
+}
+
+/** Everything that can go wrong before anything is made; then ends the router that is replaced. */
+async function prepare(given: Given, peers: readonly string[]): Promise<Plan> {
+  const running = await findRunning();
+  if (running !== undefined) refuseUnlessReplaced(running);
+  const plan = planStart(given, peers, running);
+  const { checkHost } = await import("../daemon/requirements.ts");
+  checkHost();
+  await checkNames(plan);
+  if (running === undefined) await refuseStranger(plan.options);
+  else {
+    await stopRouter(running);
+    // Peers that are named now count; the stored ones go on otherwise.
+    if (peers.length > 0) await removeMarker(plan.options.dbPrefix);
+  }
+  return plan;
+}
+
+function refuseUnlessReplaced({ record }: Running): void {
+  if (record.version === VERSION) {
+    throw new OperationError("weave is already running; you can stop it with 'weave stop'.", 3);
+  }
+  if (record.invocation !== undefined) {
+    throw new OperationError(
+      `weave ${record.version} is already running under a service manager: restart it there to run ${VERSION}`,
+      3,
+    );
+  }
+}
+
+/** A router that is replaced lends all that is not said now. */
+export function planStart(given: Given, peers: readonly string[], replaces: Running | undefined): Plan {
+  const former = replaces?.record;
+  const merged = new Map([...former?.given ?? [], ...given]);
+  if (peers.length > 0 && !given.has("resume")) merged.delete("resume");
+  if (!given.has(PASSWORD.flag) && replaces !== undefined) {
+    const password = variableOf((replaces.router ?? replaces.supervisor)!.process, PASSWORD.env!);
+    if (password !== undefined) merged.set(PASSWORD.flag, [password]);
+  }
+  const keptPeers = peers.length > 0 || merged.has("resume") ? peers : former?.peers ?? [];
+  const options = routerOptions(merged, keptPeers, AROUND);
+  return { given: withoutPassword(merged), peers: keptPeers, options, replaces };
+}
+
+function withoutPassword(given: Given): Given {
+  return new Map([...given].filter(([flag]) => flag !== PASSWORD.flag));
+}
+
+/** After a crash or reboot the stored targets count, and a name that cannot be looked up yet stops nobody. */
+async function checkNames({ peers, options }: Plan): Promise<void> {
+  if (wasRunning(options.dbPrefix)) return;
+  const { resolveTargets } = await import("../daemon/resolve_targets.ts");
+  const { errors } = await resolveTargets(peers, options.port);
+  if (errors.length > 0) throw new OperationError(errors.join("\n"));
+}
+
+/** Somebody else's router, or what is left of one of ours whose record was lost. */
+async function refuseStranger({ httpAddr }: RouterOptions): Promise<void> {
+  if (httpAddr === undefined) return;
+  const answers = await new ApiClient(httpAddr).request("GET", "/status").then(() => true, () => false);
+  if (answers) throw new OperationError("Weave Net is already running");
+}
+
+/** In this process, until it is told to end. */
+async function serve({ given, peers, options }: Omit<Plan, "replaces">): Promise<number> {
+  const [{ routerLog, runRouter }, { notifyServiceManager }] = await Promise.all([
+    import("../daemon/daemon.ts"),
+    import("../daemon/service_manager.ts"),
+  ]);
+  await recordRouter(recordOf({ given, peers }));
+  Deno.addSignalListener("SIGTERM", () => notifyServiceManager("STOPPING=1"));
+  try {
+    return await runRouter(options, { onReady: () => notifyServiceManager("READY=1") });
+  } catch (error) {
+    routerLog(options).error("router failed", { error: (error as Error).message });
+    return 1;
+  } finally {
+    await forgetRouter();
+  }
+}
+
+function recordOf({ given, peers }: Pick<Plan, "given" | "peers">): Omit<RunRecord, "process"> {
+  const invocation = journalInvocation();
+  return { version: VERSION, given, peers, ...(invocation === undefined ? {} : { invocation }) };
+}
+
+/** Of a service manager that gets our log: systemd.exec(5), JOURNAL_STREAM. */
+function journalInvocation(): string | undefined {
+  const stream = Deno.env.get("JOURNAL_STREAM");
+  if (stream === undefined) return undefined;
+  try {
+    const { dev, ino } = Deno.statSync("/proc/self/fd/2");
+    return stream === `${dev}:${ino}` ? Deno.env.get("INVOCATION_ID") : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function startDetached({ given, peers, options }: Plan): Promise<Started> {
+  const flags = new Map([...given].filter(([flag]) => !Object.values(LAUNCH).some((option) => option.flag === flag)));
+  const { [PASSWORD.env!]: _, ...env } = Deno.env.toObject();
+  if (options.password !== undefined) env[PASSWORD.env!] = options.password;
+  return await startRouter({
+    command: [...ownCommand(), "launch", "--foreground", ...toArguments(flags), ...peers],
+    env,
+    logFile: LOG_FILE,
+    restart: given.get(LAUNCH.noRestart.flag)?.at(-1) !== "true",
+    record: { version: VERSION, given, peers },
+  });
+}
+
+/** How this very program is run again: as an executable, or from its sources. */
+function ownCommand(): string[] {
+  if (Deno.build.standalone) return [Deno.execPath()];
+  return [Deno.execPath(), "run", "--quiet", "--allow-all", "--no-prompt", Deno.mainModule];
+}
+
+/** Resolves to the peer name when everything serves; what does not come up is stopped. */
+async function untilReady({ options }: Plan, started: Started): Promise<string | undefined> {
+  let ended: number | undefined;
+  const end = started.ended.then((status) => ended = status);
+  const address = options.httpAddr ?? options.statusAddr;
+  const client = address === undefined ? undefined : new ApiClient(address);
+  const deadline = performance.now() + (client === undefined ? SILENT_READY_MS : READY_MS);
+  while (ended === undefined) {
+    const answer = await client?.request("GET", "/status").catch(() => undefined);
+    if (answer?.status === 200) return await client!.report("{{.Router.Name}}");
+    if (performance.now() > deadline) {
+      if (client === undefined) return undefined;
+      const running = await findRunning();
+      if (running !== undefined) await stopRouter(running);
+      throw new OperationError(
+        `weave did not come up within ${READY_MS / 1000} s. Consult 'weave logs' for further details.`,
+      );
+    }
+    await Promise.race([end, new Promise((resolve) => setTimeout(resolve, POLL_MS))]);
+  }
+  const why = lastProblem(await started.log()) ?? `exit status ${ended}`;
+  throw new OperationError(`weave died while it was starting: ${why}\nConsult 'weave logs' for further details.`);
+}
+
+/** What the last error in a log says, without when and how bad; where there is none, its last line. */
+export function lastProblem(log: string): string | undefined {
+  const lines = log.split("\n").filter((line) => line.trim() !== "");
+  return lines.map(problemOf).findLast((problem) => problem !== undefined) ?? lines.at(-1);
+}
+
+function problemOf(line: string): string | undefined {
+  if (line.startsWith("{")) {
+    try {
+      const { level, event, error } = JSON.parse(line) as Record<string, unknown>;
+      return level === "error" ? String(error ?? event) : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+  const message = /^(?:ERRO|FATA): \S+ \S+ (.*)$/.exec(line)?.[1];
+  const error = message === undefined ? undefined : / error=("(?:[^"\\]|\\.)*"|\S+)/.exec(message)?.[1];
+  if (error === undefined) return message;
+  return error.startsWith('"') ? JSON.parse(error) : error;
+}

@@ -1,0 +1,58 @@
+/** `stop` and `reset`. */
+import { resolve } from "node:path";
+import { readOption } from "../config/option.ts";
+import { DB_PREFIX } from "../config/options.ts";
+import { findRunning, lastRecord, LOG_FILE, removeMarker, stopRouter } from "../daemon/process.ts";
+import type { Input } from "./command.ts";
+import { noWords, type RESET_OPTIONS, type STOP_OPTIONS } from "./commands.ts";
+import { routerClient } from "./router_client.ts";
+
+export async function stop({ words, given, terminal }: Input<typeof STOP_OPTIONS>): Promise<number> {
+  noWords(words);
+  const prefix = await statePrefix(given);
+  const running = await findRunning();
+  if (running === undefined) terminal.warn("Weave is not running (ignore on Kubernetes).");
+  else {
+    if (running.record.invocation !== undefined) {
+      terminal.warn(
+        "WARNING: a service manager runs weave, and may start it again: stop it there, as with 'systemctl stop'",
+      );
+    }
+    await stopRouter(running);
+  }
+  await removeMarker(prefix);
+  return 0;
+}
+
+/** Time for what we gave away to reach the others. */
+const HAND_OVER_MS = 500;
+
+export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIONS>): Promise<number> {
+  noWords(words);
+  const prefix = await statePrefix(given);
+  const running = await findRunning();
+  if (running !== undefined) {
+    if (await leave(given)) await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
+    await stopRouter(running);
+  }
+  const operation = await import("../daemon/reset.ts");
+  await operation.reset({ statePrefix: prefix, files: [LOG_FILE], progress: terminal });
+  return 0;
+}
+
+/** Gives our address space to others. @returns whether somebody may have got it */
+async function leave(given: Input["given"]): Promise<boolean> {
+  try {
+    await (await routerClient(given)).leave();
+    return true;
+  } catch {
+    // It allocates no addresses, or does not answer any more: it goes all the same.
+    return false;
+  }
+}
+
+/** P of the router that runs or ran last, unless the command line says which. */
+async function statePrefix(given: Input["given"]): Promise<string> {
+  const source = given.has(DB_PREFIX.flag) ? given : (await lastRecord())?.given ?? given;
+  return resolve(readOption(DB_PREFIX, source));
+}
