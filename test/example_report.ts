@@ -1,0 +1,139 @@
+/** A report with something of everything in it, for tests of what is made of reports. */
+
+import type { CarrierReport, ConnectionReport, Report, RouterReport } from "../src/daemon/status.ts";
+import { failedInfo, liveInfo, NO_VERSION_CHECK } from "../src/daemon/status.ts";
+
+export const OURS = { Name: "ce:31:e0:06:45:1a", NickName: "host1" };
+export const HOST2 = { Name: "ea:2d:b2:e6:e4:f5", NickName: "host2" };
+export const HOST3 = { Name: "ee:38:33:a7:d9:71", NickName: "host3" };
+
+/** A router alone, in clear, without anything to say. */
+export function lonelyReport(router: Partial<RouterReport> = {}): Report {
+  return {
+    Ready: true,
+    Version: "0.1.0",
+    VersionCheck: NO_VERSION_CHECK,
+    Router: {
+      Protocol: "weave",
+      ProtocolMinVersion: 2,
+      ProtocolMaxVersion: 2,
+      Encryption: false,
+      PeerDiscovery: true,
+      ...OURS,
+      Port: 6783,
+      Peers: [{ ...OURS, UID: 1n, ShortID: 7, Version: 1n, Connections: [] }],
+      UnicastRoutes: [{ Dest: OURS.Name, Via: "00:00:00:00:00:00" }],
+      BroadcastRoutes: [{ Source: OURS.Name, Via: [] }],
+      Connections: [],
+      TerminationCount: 0,
+      Targets: [],
+      OverlayDiagnostics: { sleeve: null },
+      TrustedSubnets: [],
+      Interface: "vethwe-bridge (via TAP)",
+      CaptureStats: null,
+      MACs: [],
+      SecretBox: null,
+      BridgeMTU: 1376,
+      Drops: {},
+      Totals: {},
+      Warnings: [],
+      ...router,
+    },
+  };
+}
+
+/** One connection in each state: encrypted to host2, pending to host3, and three targets. */
+export function busyReport(router: Partial<RouterReport> = {}): Report {
+  return lonelyReport({
+    Encryption: true,
+    SecretBox: "libsodium.so.23",
+    Peers: [
+      {
+        ...OURS,
+        UID: 13490210014865600209n,
+        ShortID: 7,
+        Version: 9007199254740993n,
+        Connections: [
+          { ...HOST2, Address: "192.168.48.12:39634", Outbound: false, Established: true },
+          { ...HOST3, Address: "192.168.48.13:6783", Outbound: true, Established: false },
+        ],
+      },
+      {
+        ...HOST2,
+        UID: 2n,
+        ShortID: 8,
+        Version: 4n,
+        Connections: [
+          { ...OURS, Address: "192.168.48.11:6783", Outbound: true, Established: true },
+          { ...HOST3, Address: "192.168.48.13:58181", Outbound: false, Established: true },
+        ],
+      },
+      {
+        ...HOST3,
+        UID: 3n,
+        ShortID: 9,
+        Version: 5n,
+        Connections: [{ ...HOST2, Address: "192.168.48.12:6783", Outbound: true, Established: true }],
+      },
+    ],
+    UnicastRoutes: [
+      { Dest: OURS.Name, Via: "00:00:00:00:00:00" },
+      { Dest: HOST2.Name, Via: HOST2.Name },
+      { Dest: HOST3.Name, Via: HOST2.Name },
+    ],
+    BroadcastRoutes: [{ Source: OURS.Name, Via: [HOST2.Name] }, { Source: HOST2.Name, Via: [] }],
+    Connections: [
+      live(HOST2, {
+        Address: "192.168.48.12:39634",
+        Outbound: false,
+        State: "established",
+        Attrs: { encrypted: true, mtu: 1414, name: "sleeve" },
+      }),
+      live(HOST3, { Address: "192.168.48.13:6783", Outbound: true, State: "pending", Attrs: { name: "sleeve" } }),
+      target("192.168.48.14:6783", "retrying", "dial tcp4 192.168.48.14:6783: no route to host"),
+      target(
+        "192.168.48.15:6783",
+        "failed",
+        failedInfo("dial tcp4 192.168.48.15:6783: no route to host", Date.UTC(2015, 7, 6, 18, 55, 38, 246)),
+      ),
+      target("192.168.48.16:6783", "connecting", ""),
+    ],
+    TerminationCount: 3,
+    Targets: ["192.168.48.14", "host15", "192.168.48.16:6783"],
+    TrustedSubnets: ["10.1.0.0/16", "10.2.0.0/16"],
+    MACs: [{ Mac: "12:78:0f:ca:a9:e0", ...HOST2, LastSeen: "2026-07-30T16:42:00.000Z" }],
+    ...router,
+  });
+}
+
+export function live(
+  peer: { readonly Name: string; readonly NickName: string },
+  connection: Pick<ConnectionReport, "Address" | "Outbound" | "State" | "Attrs"> & Partial<ConnectionReport>,
+): ConnectionReport {
+  const encrypted = connection.Attrs?.encrypted === true;
+  return {
+    Info: liveInfo({ encrypted, overlay: "sleeve", peer: peer.Name, nickName: peer.NickName }),
+    Carrier: carrier(peer),
+    Clocks: null,
+    ...connection,
+  };
+}
+
+export function target(address: string, state: ConnectionReport["State"], info: string): ConnectionReport {
+  return { Address: address, Outbound: true, State: state, Info: info, Attrs: null, Carrier: null, Clocks: null };
+}
+
+function carrier(peer: { readonly Name: string; readonly NickName: string }): CarrierReport {
+  return {
+    Peer: peer.Name,
+    NickName: peer.NickName,
+    Remote: null,
+    MaxPayload: 1472,
+    StackFragments: false,
+    Extensions: [],
+    TxPackets: 10,
+    TxOctets: 1000,
+    RxPackets: 20,
+    RxOctets: 2000,
+  };
+}
