@@ -56,7 +56,9 @@ function zsh(commands: readonly Command[]): string {
   const cases = commands.map((c) =>
     `    ${c.name}) words_here=(${wordsOf(c, commands)}); flags_here=(${flagsOf(c).join(" ")}) ;;\n`
   );
+  // Once sourced, once found by its name in the path of functions: both ways it is the function that completes.
   return `#compdef weave
+compdef _weave weave
 _weave() {
   local -a words_here flags_here commands_here
   if (( CURRENT == 2 )); then
@@ -75,7 +77,7 @@ ${cases.join("")}  esac
     _files
   fi
 }
-compdef _weave weave
+[ "$funcstack[1]" != _weave ] || _weave
 `;
 }
 
@@ -94,7 +96,7 @@ function fish(commands: readonly Command[]): string {
   return lines.join("\n") + "\n";
 }
 
-/** For all three shells: fish knows an escaped quote inside quotes too. */
+/** Means the same to all three shells. */
 function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
