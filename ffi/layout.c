@@ -157,6 +157,7 @@ static void structs(void) {
 
 static void constants(void) {
   CONSTANT(O_RDONLY);
+  CONSTANT(O_WRONLY);
   CONSTANT(O_RDWR);
   CONSTANT(O_NONBLOCK);
   CONSTANT(O_CLOEXEC);

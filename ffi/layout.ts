@@ -221,6 +221,7 @@ export const STRUCTS = {
 export const C = {
   // fcntl.h, unistd.h
   O_RDONLY: 0,
+  O_WRONLY: 1,
   O_RDWR: 2,
   O_NONBLOCK: 0x800,
   O_CLOEXEC: 0x80000,

@@ -18,9 +18,18 @@ export function openNetns(path: string): Fd {
  * the process ends at once: it would do the host's work in a container.
  */
 export function withNetns<T>(path: string, work: () => T): T {
-  using home = openNetns("/proc/thread-self/ns/net");
   using there = openNetns(path);
-  check("setns", () => libc.setns(there.raw, C.CLONE_NEWNET), { path });
+  return away(() => check("setns", () => libc.setns(there.raw, C.CLONE_NEWNET), { path }), work);
+}
+
+/** The same in a new, empty namespace, which goes away afterwards with everything that was made in it. */
+export function withNewNetns<T>(work: () => T): T {
+  return away(() => check("unshare", () => libc.unshare(C.CLONE_NEWNET)), work);
+}
+
+function away<T>(leave: () => void, work: () => T): T {
+  using home = openNetns("/proc/thread-self/ns/net");
+  leave();
   let result: T;
   try {
     result = work();
