@@ -58,14 +58,14 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
   if (values.foreground) {
     const plan = await whileNobodyStarts(async () => {
-      const plan = await prepare(given, words);
+      const plan = await prepare(given, words, terminal);
       await recordRouter(recordOf(plan));
       return plan;
     });
     return await serve(plan);
   }
   const { plan, started } = await whileNobodyStarts(async () => {
-    const plan = await prepare(given, words);
+    const plan = await prepare(given, words, terminal);
     return { plan, started: await startDetached(plan) };
   });
   const name = await untilReady(plan, started);
@@ -79,12 +79,12 @@ function printName(name: string, json: boolean, terminal: Terminal): void {
 }
 
 /** Everything that can go wrong before anything is made; then ends the router that is replaced. */
-async function prepare(given: Given, peers: readonly string[]): Promise<Plan> {
+async function prepare(given: Given, peers: readonly string[], terminal: Terminal): Promise<Plan> {
   const running = await findRunning();
   if (running !== undefined) refuseUnlessReplaced(running);
   const plan = planStart(given, peers, running);
   const { checkHost } = await import("../daemon/requirements.ts");
-  checkHost();
+  checkHost(terminal);
   await checkNames(plan);
   if (running === undefined) await refuseStranger(plan.options);
   else {
@@ -142,14 +142,14 @@ async function refuseStranger({ httpAddr }: RouterOptions): Promise<void> {
 
 /** In this process, until it is told to end. */
 async function serve({ given, peers, options }: Omit<Plan, "replaces">): Promise<number> {
-  const [{ routerLog, runRouter }, { notifyServiceManager }] = await Promise.all([
+  const [{ routerLog, runRouter }, { tellServiceManager }] = await Promise.all([
     import("../daemon/daemon.ts"),
     import("../daemon/service_manager.ts"),
   ]);
   await recordRouter(recordOf({ given, peers }));
-  Deno.addSignalListener("SIGTERM", () => notifyServiceManager("STOPPING=1"));
+  Deno.addSignalListener("SIGTERM", () => tellServiceManager("STOPPING=1"));
   try {
-    return await runRouter(options, { onReady: () => notifyServiceManager("READY=1") });
+    return await runRouter(options, { onReady: () => tellServiceManager("READY=1") });
   } catch (error) {
     routerLog(options).error("router failed", { error: (error as Error).message });
     return 1;
@@ -177,7 +177,8 @@ function journalInvocation(): string | undefined {
 
 async function startDetached({ given, peers, options }: Plan): Promise<Started> {
   const flags = new Map([...given].filter(([flag]) => !Object.values(LAUNCH).some((option) => option.flag === flag)));
-  const { [PASSWORD.env!]: _, ...env } = Deno.env.toObject();
+  // Whoever started this command is not the router's service manager.
+  const { [PASSWORD.env!]: _, NOTIFY_SOCKET: _notify, ...env } = Deno.env.toObject();
   if (options.password !== undefined) env[PASSWORD.env!] = options.password;
   return await startRouter({
     command: [...ownCommand(), "launch", "--foreground", ...toArguments(flags), ...peers],
