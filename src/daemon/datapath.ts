@@ -66,6 +66,7 @@ const HEARTBEAT_OCTETS = 22;
 const FRAGMENTATION_TEST_OCTETS = 60001;
 const ETHERNET_HEADER = 14;
 const STOP_LIMIT_MS = 1000;
+const EVENTS_PER_TURN = 512;
 
 export class Datapath {
   /** Which implementation of secret boxes the packet thread found. */
@@ -216,9 +217,14 @@ export class Datapath {
     this.#options.wake.signal();
   }
 
+  /** Takes a bounded number of events: while more come in all the time, the others on this thread have their turn. */
   #drainEvents(): void {
     this.#events.rearm();
-    for (let at = this.#events.peek(); at >= 0; at = this.#events.peek()) {
+    for (let taken = 0, at = this.#events.peek(); at >= 0; at = this.#events.peek()) {
+      if (taken++ === EVENTS_PER_TURN) {
+        setTimeout(() => this.#drainEvents(), 0);
+        return;
+      }
       const event = readEvent(this.#events.words, at);
       this.#events.release();
       if (event && !this.#stopping) this.#options.onEvent(event);

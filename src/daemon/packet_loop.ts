@@ -52,6 +52,8 @@ const SWEEP_SLOTS = 1024;
 const BLOCKED_LIMIT_MS = 200;
 const BLOCKED_RETRY_MS = 20;
 const TOO_BIG_INTERVAL_MS = 10;
+/** Messages of the carrier that the main thread is told of, per connection and second: a peer sends a handful. */
+const SPECIALS_PER_TICK = 64;
 const NOT_BLOCKED = -1;
 
 const MEMORY_OCTETS = ReceiveBatch.octets(RECEIVE_BUFFERS) + 2 * SendBatch.octets + 2 * ARENA_OCTETS +
@@ -81,6 +83,7 @@ export class PacketLoop {
   readonly #replay = new ReplayWindows(SLOTS);
   readonly #sequences = new Float64Array(SLOTS * 2);
   readonly #tooBigToldMs = new Float64Array(SLOTS).fill(-Infinity);
+  readonly #specialsTold = new Uint8Array(SLOTS);
   readonly #readiness = new Readiness();
   readonly #listener: TableListener;
   #nowMs = 0;
@@ -268,6 +271,8 @@ export class PacketLoop {
     drainEventFd(this.#o.wakeFd);
     const { words } = this.#commands;
     for (let at = this.#commands.peek(); at >= 0; at = this.#commands.peek()) {
+      // What the command is about may have been published since this wake-up began.
+      this.#tables.refresh(this.#listener);
       const slot = words[at + 1]!;
       if (words[at] === COMMAND_FORGET_PEER) this.#fdb.forgetPeer(slot);
       else if (words[at] === COMMAND_SPECIAL && this.#tables.slotGeneration[slot] === words[at + 2]) {
@@ -280,12 +285,15 @@ export class PacketLoop {
       this.#commands.release();
     }
     this.#relayed.flush();
+    this.#mover.begin();
   }
 
   #tellSpecial(slot: number, frame: number, length: number, address: number, port: number): void {
     const m = this.#memory.frames;
+    if (this.#specialsTold[slot]! >= SPECIALS_PER_TICK) return this.#counters.drop(DROP.eventLost);
     const at = this.#events.reserve();
     if (at < 0) return this.#counters.drop(DROP.eventLost);
+    this.#specialsTold[slot] = this.#specialsTold[slot]! + 1;
     const { words } = this.#events;
     words[at] = EVENT_SPECIAL;
     words[at + 1] = slot;
@@ -331,6 +339,7 @@ export class PacketLoop {
   /** Once a second: the clock of the fdb, and a part of its ageing. */
   #tick(): void {
     this.#tickMs = this.#nowMs;
+    this.#specialsTold.fill(0);
     const nowS = Math.floor(this.#nowMs / 1000);
     this.#forwarder.nowS = nowS;
     this.#fdb.setClock(nowS);

@@ -28,7 +28,7 @@ const DROP_TEXTS = {
   txTooBig: "the kernel found the packet above the path MTU",
   tapTooBig: "frame above what the TAP takes (65521)",
   tapError: "the kernel refused the frame at the TAP",
-  eventLost: "no room to tell the main thread",
+  eventLost: "more than the main thread can be told",
 } as const;
 
 export type DropReason = keyof typeof DROP_TEXTS;

@@ -18,7 +18,7 @@ export const SEND = 1;
 export const FLOOD = 2;
 /** Write to the TAP. */
 export const INJECT = 3;
-/** Write to the TAP, and send on as for FLOOD. */
+/** Write to the TAP, and send on as for FLOOD, but not where it came from. */
 export const INJECT_AND_FLOOD = 4;
 /** A message of the carrier itself from the connection's peer. */
 export const SPECIAL = 5;
@@ -84,30 +84,35 @@ export class Forwarder {
     if (source < 0) return this.#discard(DROP.unknownSourcePeer);
     if (source === us) return this.#discard(DROP.ownFrame);
     this.sourcePeer = source;
-    return forUs ? this.#receivedForUs(m, frame, source) : this.#receivedForAnother(m, at);
+    return forUs ? this.#receivedForUs(m, frame, source, slot) : this.#receivedForAnother(m, at, slot);
   }
 
-  #receivedForUs(m: FrameMemory, frame: number, source: number): number {
+  #receivedForUs(m: FrameMemory, frame: number, source: number, slot: number): number {
     this.#learn(m, frame, source, true);
     const us = this.#tables.ourPeer;
     this.destinationPeer = us;
     const toHigh = m.get16(frame);
     if ((toHigh & 0x0100) === 0 && this.#fdb.lookup(toHigh, m.get32(frame + 2)) === us) return INJECT;
-    return this.#hasBroadcastHops(source) ? INJECT_AND_FLOOD : INJECT;
+    return this.#hasBroadcastHops(source, slot) ? INJECT_AND_FLOOD : INJECT;
   }
 
-  #receivedForAnother(m: FrameMemory, at: number): number {
+  #receivedForAnother(m: FrameMemory, at: number, slot: number): number {
     const peer = this.#tables.peerOf(m.get16(at + 6), m.get32(at + 8));
     if (peer < 0) return this.#discard(DROP.unknownDestinationPeer);
     this.destinationPeer = peer;
     this.slot = this.#tables.peerRoute[peer]!;
-    return this.slot < 0 ? this.#discard(DROP.noRoute) : SEND;
+    // Back where it came from is a loop: routers that do not agree on the way yet.
+    return this.slot < 0 || this.slot === slot ? this.#discard(DROP.noRoute) : SEND;
   }
 
-  #hasBroadcastHops(peer: number): boolean {
+  /** Whether a frame that this peer broadcasts goes on to any connection but the one it came from. */
+  #hasBroadcastHops(peer: number, slot: number): boolean {
     const bits = this.#tables.peerBroadcast;
-    const end = (peer + 1) * BITSET_WORDS;
-    for (let i = peer * BITSET_WORDS; i < end; i++) if (bits[i] !== 0) return true;
+    const first = peer * BITSET_WORDS;
+    for (let i = 0; i < BITSET_WORDS; i++) {
+      const except = i === slot >>> 5 ? 1 << (slot & 31) : 0;
+      if ((bits[first + i]! & ~except) !== 0) return true;
+    }
     return false;
   }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Counters, countersOctets } from "./counters.ts";
+import { Counters, countersOctets, DROP } from "./counters.ts";
 import { Fdb, FDB_OCTETS } from "./fdb.ts";
 import {
   carriage,
@@ -8,6 +8,7 @@ import {
   CARRY_NOT_NO_ADDRESS,
   CARRY_NOT_TOO_BIG,
   CARRY_PLAIN,
+  DISCARD,
   Forwarder,
   INJECT,
   INJECT_AND_FLOOD,
@@ -103,9 +104,17 @@ Deno.test("received() floods on unless the receiver is known to be here", () => 
 
 Deno.test("received() for another peer goes to its next hop, and teaches nothing", () => {
   const { forwarder, fdb } = world();
-  assert.equal(forwarder.received(frame("0200000000aa", "020000000011", ARP, FAR, NEAR), 0, 0), SEND);
+  assert.equal(forwarder.received(frame("0200000000aa", "020000000011", ARP, FAR, NEAR), 0, 1), SEND);
   assert.equal(forwarder.slot, 0);
   assert.equal(fdb.size, 0);
+});
+
+Deno.test("received() sends nothing back where it came from", () => {
+  const { forwarder } = world();
+  assert.equal(forwarder.received(frame("0200000000aa", "020000000011", ARP, FAR, NEAR), 0, 0), DISCARD);
+  assert.equal(forwarder.reason, DROP.noRoute);
+  // To everybody but the one it came from, who is all there is.
+  assert.equal(forwarder.received(frame("ffffffffffff", "020000000011", ARP, FAR, US), 0, 1), INJECT);
 });
 
 const NONE = { connectionReplaced() {}, connectionChanged() {}, peerReplaced() {} };

@@ -52,6 +52,7 @@ const KEY_OCTETS = FRAME_HEADER + ETHERNET_HEADER;
 /** virtio_net_hdr. */
 const GSO_TYPE = 1;
 const NEEDS_CHECKSUM = 1;
+const NO_SLOT = -1;
 
 const SCRATCH_HEADROOM = 64;
 const SCRATCH_OCTETS = 65536;
@@ -145,11 +146,18 @@ export class Mover {
     const forwarder = this.#forwarder;
     if (decision === SEND) {
       this.#send(this.#captured, forwarder.slot, forwarder.destinationPeer, frame, length, isSuper, false, false);
-    } else this.#flood(this.#captured, forwarder.sourcePeer, frame, length, isSuper);
+    } else this.#flood(this.#captured, forwarder.sourcePeer, frame, length, isSuper, NO_SLOT);
   }
 
-  /** Sends to every connection in the source's broadcast set. */
-  #flood(builder: PacketBuilder, source: number, frame: number, length: number, isSuper: boolean): void {
+  /** Sends to every connection in the source's broadcast set. @param except the connection it came from */
+  #flood(
+    builder: PacketBuilder,
+    source: number,
+    frame: number,
+    length: number,
+    isSuper: boolean,
+    except: number,
+  ): void {
     const tables = this.#tables;
     this.#counters.add(TOTAL.floodedFrames, 1);
     for (let word = 0; word < BITSET_WORDS; word++) {
@@ -158,6 +166,7 @@ export class Mover {
         const bit = 31 - Math.clz32(bits);
         bits = (bits & ~(1 << bit)) >>> 0;
         const slot = word * 32 + bit;
+        if (slot === except) continue;
         const peer = tables.peerOf(tables.slotNameHigh[slot]!, tables.slotNameLow[slot]!);
         if (peer < 0) this.#counters.drop(DROP.unknownDestinationPeer);
         else this.#send(builder, slot, peer, frame, length, isSuper, true, true);
@@ -286,7 +295,7 @@ export class Mover {
     } else if (decision !== SPECIAL) this.#keySlot = -1;
     if (decision === INJECT) this.#inject(frame, length);
     else if (decision === SEND) this.#relay(forwarder.slot, frame, length);
-    else if (decision === INJECT_AND_FLOOD || decision === FLOOD) this.#injectAndFlood(frame, length);
+    else if (decision === INJECT_AND_FLOOD || decision === FLOOD) this.#injectAndFlood(frame, length, slot);
     else if (decision === SPECIAL) this.#listener.special(slot, frame, length, address, port);
   }
 
@@ -304,8 +313,8 @@ export class Mover {
     this.#send(this.#relayed, slot, this.#forwarder.destinationPeer, frame, length, false, broadcast, false);
   }
 
-  #injectAndFlood(frame: number, length: number): void {
-    this.#flood(this.#relayed, this.#forwarder.sourcePeer, frame, length, false);
+  #injectAndFlood(frame: number, length: number, slot: number): void {
+    this.#flood(this.#relayed, this.#forwarder.sourcePeer, frame, length, false, slot);
     // Gluing rewrites headers: what is sent from where it lies must be gone.
     if (length > COPIED_FRAME) this.#relayed.flush();
     this.#inject(frame, length);

@@ -234,6 +234,36 @@ Deno.test("the packets of the plain vectors are built and read octet for octet",
   assert.ok(built >= 4);
 });
 
+Deno.test("routers that do not agree on the way yet do not send frames to and fro", () => {
+  const mesh = chain(false);
+  // B has not heard that C is gone from its side; A thinks that B leads there, and B that A does.
+  mesh.b.routes([[A, 0, [0, 1]], [B, -1, [0, 1]], [C, 0, [0, 1]]]);
+  mesh.a.routes([[A, -1, [0]], [B, 0, [0]], [C, 0, [0]]]);
+  mesh.a.capture(ipv4Frame(ALL, AT_A, 60));
+  mesh.c.capture(ipv4Frame(ALL, AT_C, 60));
+  assert.deepEqual(Object.keys(mesh.deliver()), ["a", "b", "c"]);
+  for (let i = 0; i < 3; i++) mesh.a.capture(ipv4Frame(AT_C, AT_A, 60));
+  assert.deepEqual(mesh.deliver(), {});
+  assert.equal(mesh.b.drops("noRoute"), 3);
+});
+
+Deno.test("a message of the carrier is never sent in a run with others", () => {
+  const mesh = chain(false);
+  mesh.a.capture(ipv4Frame(AT_B, AT_A, 1000));
+  mesh.a.builder.addSpecial(0, CLASS_DF, 1452, 0, 0);
+  mesh.a.capture(ipv4Frame(AT_B, AT_A, 1000));
+  mesh.a.capture(ipv4Frame(AT_B, AT_A, 60));
+  mesh.a.builder.addSpecial(0, CLASS_DF, 22, 0, 1);
+  const sent = mesh.a.flush();
+  assert.deepEqual(sent.map((p) => [p.octets.length, p.runs]), [
+    [1020, true],
+    [1472, false],
+    [1020, true],
+    [80, true],
+    [42, false],
+  ]);
+});
+
 Deno.test("special frames reach the listener with their address", () => {
   const mesh = chain(false);
   mesh.a.builder.addSpecial(0, CLASS_DF, 22, 0x01234567, 0x89abcdef);
@@ -346,6 +376,7 @@ Deno.test("moving frames makes no garbage", () => {
 // ── A mesh in memory: A – B – C ───────────────────────────────────────────────────────────────────────────────────────────────
 
 interface Sent {
+  readonly runs: boolean;
   readonly slot: number;
   readonly class: number;
   readonly octets: Uint8Array;
@@ -387,12 +418,12 @@ class FakeSink implements DatagramSink {
   full = false;
   discard = false;
   sent: Sent[] = [];
-  #begun: { slot: number; class: number; octets: number; pieces: number[] }[] = [];
+  #begun: { slot: number; class: number; octets: number; runs: boolean; pieces: number[] }[] = [];
   constructor(readonly m: FrameMemory) {}
-  begin(slot: number, packetClass: number, octets: number): boolean {
+  begin(slot: number, packetClass: number, octets: number, runs: boolean): boolean {
     if (this.discard) return true;
     if (this.#begun.length >= 500) return false;
-    this.#begun.push({ slot, class: packetClass, octets, pieces: [] });
+    this.#begun.push({ slot, class: packetClass, octets, runs, pieces: [] });
     return true;
   }
   piece(at: number, octets: number): void {
@@ -402,13 +433,13 @@ class FakeSink implements DatagramSink {
   }
   flush(): boolean {
     if (this.full) return false;
-    for (const { slot, class: c, octets, pieces } of this.#begun) {
+    for (const { slot, class: c, octets, runs, pieces } of this.#begun) {
       const whole: number[] = [];
       for (let i = 0; i < pieces.length; i += 2) {
         whole.push(...this.m.u8.slice(pieces[i]!, pieces[i]! + pieces[i + 1]!));
       }
       assert.equal(whole.length, octets);
-      this.sent.push({ slot, class: c, octets: Uint8Array.from(whole) });
+      this.sent.push({ slot, class: c, runs, octets: Uint8Array.from(whole) });
     }
     if (this.#begun.length > 0) this.#begun = [];
     return true;

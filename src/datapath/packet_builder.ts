@@ -231,7 +231,10 @@ export class PacketBuilder {
     }
   }
 
-  /** Adds a message of the carrier: a frame of zeros, with `uid` after its header where it is a heartbeat's. */
+  /**
+   * Adds a message of the carrier: a frame of zeros, with `uid` after its header where it is a heartbeat's. It is sent by itself: a run
+   * that the kernel refuses for the size of a probe would be lost whole.
+   */
   addSpecial(slot: number, packetClass: number, length: number, uidHigh: number, uidLow: number): void {
     const m = this.#m;
     const encrypted = this.#isEncrypted(slot);
@@ -240,7 +243,7 @@ export class PacketBuilder {
     if (octets > UDP_PAYLOAD_LIMIT) return this.#counters.drop(DROP.oversized);
     this.#closeOpen(slot * 2 + packetClass);
     const packet = this.#take(octets);
-    if (packet < 0 || !this.#begin(slot, packetClass, octets)) return this.#counters.drop(DROP.queueFull);
+    if (packet < 0 || !this.#begin(slot, packetClass, octets, false)) return this.#counters.drop(DROP.queueFull);
     const text = packet + header;
     const peer = this.#tables;
     writeName(m, text, this.#nameHigh, this.#nameLow);
@@ -338,8 +341,9 @@ export class PacketBuilder {
     return at;
   }
 
-  #begin(slot: number, packetClass: number, octets: number): boolean {
-    const runs = octets <= this.#tables.slotMaxPayload[slot]!;
+  /** @param runs it need not be sent by itself if it fits the path */
+  #begin(slot: number, packetClass: number, octets: number, runs = true): boolean {
+    runs &&= octets <= this.#tables.slotMaxPayload[slot]!;
     if (!this.#sink.begin(slot, packetClass, octets, runs)) {
       // Only what was begun is sent: shared packets that are open keep their memory.
       if (this.#blocked || !this.#sink.flush()) {

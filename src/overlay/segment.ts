@@ -28,6 +28,9 @@ export const GSO_TCP6 = 4;
 export const GSO_UDP = 5;
 export const GSO_ECN = 0x80;
 
+/** More than 64 KiB in the smallest segments that Linux makes (48 octets). Whoever may choose the size could ask for 64 Ki. */
+const SEGMENT_LIMIT = 2048;
+
 /** The longest header a super-frame may have: Ethernet with two tags, IP and TCP with all options. */
 export const HEADER_LIMIT = 14 + 8 + 60 + 60;
 
@@ -96,9 +99,8 @@ export class SuperFrame {
     if (!this.#ipv4 && (ethertype !== ETHERTYPE_IPV6 || transport < ip + 40)) return false;
     if (this.#ipv4 && (m.u8[frame + ip]! & 15) * 4 !== transport - ip) return false;
     const header = transport + (this.#tcp ? m.u8[frame + transport + 12]! >>> 4 << 2 : 8);
-    if (header < transport + (this.#tcp ? 20 : 8) || header >= length || header > HEADER_LIMIT || segment === 0) {
-      return false;
-    }
+    if (header < transport + (this.#tcp ? 20 : 8) || header >= length || header > HEADER_LIMIT) return false;
+    if (length - header > segment * SEGMENT_LIMIT) return false;
     this.headerOctets = header;
     this.segmentOctets = segment;
     this.payloadAt = frame + header;

@@ -102,6 +102,9 @@ Deno.test("open() refuses headers that contradict each other", () => {
   };
   assert.equal(mutate(() => {}), true);
   assert.equal(mutate((v) => v[VIRTIO.gsoSize] = v[VIRTIO.gsoSize + 1] = 0), false);
+  // A segment for each octet or so: nobody means that.
+  assert.equal(mutate((v) => v.set([2, 0], VIRTIO.gsoSize)), false);
+  assert.equal(mutate((v) => v.set([48, 0], VIRTIO.gsoSize)), true);
   assert.equal(mutate((v) => v[VIRTIO.gsoType] = 3), false);
   assert.equal(mutate((v) => v[VIRTIO.checksumStart] = 20), false);
   assert.equal(mutate((v) => v[VIRTIO.checksumStart + 1] = 0xff), false);
