@@ -94,8 +94,7 @@ export class HttpServer {
 }
 
 class Connection {
-  /** Resolves when the socket is closed; never rejects. */
-  readonly done: Promise<void>;
+  readonly #done = Promise.withResolvers<void>();
   readonly #socket: Deno.Conn;
   readonly #limits: HttpLimits;
   readonly #handle: HttpServerOptions["handle"];
@@ -110,7 +109,12 @@ class Connection {
     this.#socket = socket;
     this.#handle = handle;
     this.#limits = limits;
-    this.done = this.#run().catch(() => {}).finally(() => this.close());
+    this.#run().catch(() => {}).finally(() => this.close());
+  }
+
+  /** Resolves when the socket is closed, be it that its request is still being handled; never rejects. */
+  get done(): Promise<void> {
+    return this.#done.promise;
   }
 
   get reading(): boolean {
@@ -123,6 +127,7 @@ class Connection {
     clearTimeout(this.#timer);
     this.#gone.abort();
     this.#socket.close();
+    this.#done.resolve();
   }
 
   /** Every rejection in here is the client's going away, or our closing. */
