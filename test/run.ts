@@ -35,7 +35,12 @@ const LAYERS: readonly Layer[] = [
     commands: [["fmt", "--check"], ["lint", "--quiet"], ["check", "--quiet", ...LOCKED]],
     paths: ["test/arch_test.ts", "ffi/layout_test.ts"],
   },
-  { name: "unit", what: "one file or a few, no privileges", tools: COMPILERS, paths: ["src", "ffi", "dist"] },
+  {
+    name: "unit",
+    what: "one file or a few, in namespaces of their own where they touch the machine",
+    tools: [...COMPILERS, ...NETWORK_TOOLS],
+    paths: ["src", "ffi", "dist"],
+  },
   { name: "fuzz", what: "random and mutated octets into every decoder", paths: ["test/fuzz"] },
   { name: "sim", what: "whole meshes on a virtual clock", paths: ["test/sim"] },
   { name: "compile", what: "the executables", action: compileAll },
