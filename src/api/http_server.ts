@@ -4,8 +4,8 @@
  *     reading ──request──▶ answering ──answer──▶ closing ──▶ closed
  *        └──refused, late, or room is needed───────┴────────────▲
  *
- * A connection that waits longest for its request makes room when there are too many, so that a client that leaks connections
- * hurts itself alone, and our descriptors stay ours.
+ * When there are as many connections as there may be, no more are accepted until one ends. One whose request has not come for a
+ * second is made to, the oldest first, so that a client that leaks connections hurts itself alone and our descriptors stay ours.
  */
 import { type Logger, SILENT } from "../lib/log.ts";
 import { CONTINUE, encodeResponse, type HttpRequest, type HttpResponse, RequestReader } from "./http.ts";
@@ -19,6 +19,8 @@ export interface HttpServerOptions {
 
 export interface HttpLimits {
   readonly connections: number;
+  /** How long a connection may wait for its request while others wait to be accepted. */
+  readonly patienceMs: number;
   /** From accepting a connection to the last octet of its request. */
   readonly requestMs: number;
   /** For the client to take the answer. */
@@ -27,9 +29,11 @@ export interface HttpLimits {
   readonly lingerMs: number;
 }
 
-const LIMITS: HttpLimits = { connections: 64, requestMs: 10_000, answerMs: 10_000, lingerMs: 500 };
+const LIMITS: HttpLimits = { connections: 256, patienceMs: 1_000, requestMs: 10_000, answerMs: 10_000, lingerMs: 500 };
 /** How long `stop()` waits for answers under way. */
 const STOP_MS = 1_000;
+/** How often to look for room. */
+const ROOM_MS = 20;
 const READ_OCTETS = 16_384;
 /** After a failure to accept, for want of descriptors say. */
 const ACCEPT_PAUSE_MS = 100;
@@ -69,31 +73,37 @@ export class HttpServer {
     while (!this.#stopping) {
       try {
         this.#serve(await this.#listener.accept());
+        await this.#room();
       } catch (error) {
         if (this.#stopping) return;
         this.#log.warn("api connection not accepted", { error: String(error) });
-        await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
+        await delay(ACCEPT_PAUSE_MS);
       }
     }
   }
 
   #serve(socket: Deno.Conn): void {
-    if (this.#connections.size >= this.#limits.connections) this.#makeRoom();
-    if (this.#connections.size >= this.#limits.connections) return socket.close();
     const connection = new Connection(socket, this.#o.handle, this.#limits);
     this.#connections.add(connection);
     connection.done.then(() => this.#connections.delete(connection));
   }
 
-  #makeRoom(): void {
-    const oldest = [...this.#connections].find((connection) => connection.reading);
-    if (oldest === undefined) return;
-    this.#connections.delete(oldest);
-    oldest.close();
+  /** Waits until another connection may be accepted. */
+  async #room(): Promise<void> {
+    while (this.#connections.size >= this.#limits.connections && !this.#stopping) {
+      const oldest = [...this.#connections].find((connection) => connection.reading);
+      if (oldest !== undefined && oldest.ageMs >= this.#limits.patienceMs) oldest.close();
+      await delay(ROOM_MS);
+    }
   }
 }
 
+function delay(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
 class Connection {
+  readonly #acceptedAt = performance.now();
   readonly #done = Promise.withResolvers<void>();
   readonly #socket: Deno.Conn;
   readonly #limits: HttpLimits;
@@ -119,6 +129,10 @@ class Connection {
 
   get reading(): boolean {
     return this.#reading;
+  }
+
+  get ageMs(): number {
+    return performance.now() - this.#acceptedAt;
   }
 
   close(): void {
