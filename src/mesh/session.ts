@@ -92,8 +92,8 @@ export class Session {
   #nextEvent = 0;
   #state: State = { in: "header" };
   #deadline: Deadline | undefined;
-  /** Octets of the frame that comes next, once its length is read. */
-  #frameOctets: number | undefined;
+  /** The length of the next frame is read: the frame itself comes now. */
+  #inFrame = false;
   #sealing: Sealing | undefined;
 
   constructor(options: SessionOptions) {
@@ -166,8 +166,7 @@ export class Session {
         return this.#takeKey(state.keys);
       case "features":
       case "open":
-        if (this.#frameOctets === undefined) return this.#takeLength();
-        return this.#takeFrame();
+        return this.#inFrame ? this.#takeFrame() : this.#takeLength();
       case "failed":
         return;
       default:
@@ -227,13 +226,13 @@ export class Session {
     const b = this.#input.take();
     const length = (b[0]! << 24 | b[1]! << 16 | b[2]! << 8 | b[3]!) >>> 0;
     if (length > limit) throw new ProtocolError(`incoming message exceeds maximum size: ${length} > ${limit}`);
-    this.#frameOctets = length;
+    this.#inFrame = true;
     this.#input.expect(length);
   }
 
   #takeFrame(): void {
     const message = this.#sealing ? this.#sealing.open(this.#input.take()) : this.#input.takeOwn();
-    this.#frameOctets = undefined;
+    this.#inFrame = false;
     this.#input.expect(LENGTH_OCTETS);
     if (this.#state.in === "open") this.#events.push({ type: "message", message: decodeMessage(message) });
     else this.#takeFeatures(message);

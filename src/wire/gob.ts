@@ -216,11 +216,6 @@ export class GobReader {
     if (this.#at !== this.#end) throw malformed(`${this.#end - this.#at} octets left over in a message`);
   }
 
-  /** Octets of the current message that are not read yet. */
-  get left(): number {
-    return this.#end - this.#at;
-  }
-
   /** The number of the next field of a struct, or -1 at its end. @param before the number of the field before, -1 at first */
   readField(before: number, limit: number): number {
     const step = this.readNumber(Number.MAX_SAFE_INTEGER);
