@@ -1,0 +1,288 @@
+/**
+ * The data plane of a router in memory: everything between the TAP and the sockets is the real thing, the kernel's side is lists. It uses
+ * memory as the packet thread does: what must stay until a flush stays, and everything else is overwritten.
+ */
+
+import assert from "node:assert/strict";
+import {
+  Counters,
+  countersOctets,
+  DROP,
+  DROP_REASONS,
+  type DropReason,
+  TOTAL,
+  type Total,
+} from "../src/datapath/counters.ts";
+import { Fdb, FDB_OCTETS } from "../src/datapath/fdb.ts";
+import { Forwarder } from "../src/datapath/forward.ts";
+import { Mover, MOVER_SCRATCH_OCTETS } from "../src/datapath/mover.ts";
+import { type DatagramSink, PacketBuilder } from "../src/datapath/packet_builder.ts";
+import { ReplayWindows } from "../src/datapath/replay.ts";
+import {
+  type ConnectionEntry,
+  type PeerRoutes,
+  PEERS,
+  SLOTS,
+  Tables,
+  TABLES_OCTETS,
+  TableWriter,
+} from "../src/datapath/tables.ts";
+import { TooBigFrames } from "../src/datapath/too_big.ts";
+import { BoxIo } from "../src/host/packet_boxes.ts";
+import { PacketMemory } from "../src/host/packet_io.ts";
+import type { FrameMemory } from "../src/lib/frame_memory.ts";
+import type { PeerName } from "../src/lib/mac.ts";
+import { Glue } from "../src/overlay/glue.ts";
+import { HEADER_LIMIT, SuperFrame } from "../src/overlay/segment.ts";
+
+/** A datagram as it would leave. */
+export interface SentPacket {
+  readonly slot: number;
+  readonly df: boolean;
+  readonly octets: Uint8Array;
+}
+
+/** A message of the carrier that the main thread would be told of. */
+export interface SpecialFrame {
+  readonly slot: number;
+  readonly octets: Uint8Array;
+}
+
+/** What is not said of a connection is as on an ordinary path. */
+export type Neighbour = Pick<ConnectionEntry, "peer"> & Partial<ConnectionEntry>;
+
+export interface PacketRouterOptions {
+  readonly name: PeerName;
+  /** By slot. */
+  readonly connections: readonly Neighbour[];
+  readonly routes: readonly PeerRoutes[];
+  readonly webAssembly?: boolean;
+}
+
+const KIB = 1024;
+const ARENA_OCTETS = 256 * KIB;
+const CAPTURE_OCTETS = 512 * KIB;
+const CAPTURE_HEADROOM = 34;
+const TAP_FRAME_OCTETS = 70_000;
+const RECEIVE_OCTETS = 1024 * KIB;
+const VIRTIO_OCTETS = 12;
+/** What memory that nobody may rely on holds. */
+const JUNK = 0xee;
+const SENDER = { address: 0x0a00_0001, port: 6783 };
+
+export class PacketRouter {
+  readonly memory: PacketMemory;
+  readonly tables: Tables;
+  readonly counters: Counters;
+  readonly builder: PacketBuilder;
+  /** Next sequence numbers by slot * 2 + class. */
+  readonly sequences = new Float64Array(SLOTS * 2);
+  readonly specials: SpecialFrame[] = [];
+  /** What the kernel's queue would say. */
+  queueIsFull = false;
+  /** Frames written to the TAP, with their virtio headers. */
+  readonly written: Uint8Array[] = [];
+  readonly #sent: SentPacket[] = [];
+  readonly #writer: TableWriter;
+  readonly #boxes: BoxIo;
+  readonly #mover: Mover;
+  readonly #glue: Glue;
+  readonly #captureAt: number;
+  readonly #receiveAt: number;
+  #captureNext: number;
+  readonly #name: PeerName;
+
+  private constructor(o: PacketRouterOptions, memory: PacketMemory, boxes: BoxIo) {
+    const m = memory.frames;
+    this.#name = o.name;
+    this.memory = memory;
+    this.#boxes = boxes;
+    const shared = new ArrayBuffer(TABLES_OCTETS);
+    this.#writer = new TableWriter(shared);
+    this.tables = new Tables(shared);
+    this.counters = new Counters(new ArrayBuffer(countersOctets(SLOTS)));
+    const { tables, counters } = this;
+    this.builder = new PacketBuilder({
+      memory: m,
+      tables,
+      sink: new ListSink(m, this.#sent, () => this.queueIsFull),
+      sealer: boxes,
+      counters,
+      sequences: this.sequences,
+      arenaAt: memory.take(ARENA_OCTETS),
+      arenaOctets: ARENA_OCTETS,
+      ourName: o.name,
+    });
+    this.#captureAt = memory.take(CAPTURE_OCTETS);
+    this.#captureNext = this.#captureAt;
+    this.#receiveAt = memory.take(RECEIVE_OCTETS) + 2;
+    this.#glue = new Glue(m, { write: (pieces, first, count) => this.#write(pieces, first, count) }, { udp: true });
+    this.#mover = new Mover({
+      memory: m,
+      tables,
+      counters,
+      forwarder: new Forwarder(tables, new Fdb(new ArrayBuffer(FDB_OCTETS), PEERS), counters),
+      captured: this.builder,
+      relayed: this.builder,
+      segments: new SuperFrame(m, memory.take(HEADER_LIMIT)),
+      glue: this.#glue,
+      opener: boxes,
+      replay: new ReplayWindows(SLOTS),
+      listener: {
+        special: (slot, frame, length) => void this.specials.push({ slot, octets: m.u8.slice(frame, frame + length) }),
+      },
+      tooBig: new TooBigFrames(m),
+      scratchAt: memory.take(MOVER_SCRATCH_OCTETS),
+    });
+    o.connections.forEach((neighbour, slot) => this.connect(slot, neighbour));
+    this.route(o.routes);
+  }
+
+  static async open(o: PacketRouterOptions): Promise<PacketRouter> {
+    const octets = ARENA_OCTETS + CAPTURE_OCTETS + RECEIVE_OCTETS + MOVER_SCRATCH_OCTETS + BoxIo.octets(SLOTS) +
+      8 * KIB;
+    const memory = new PacketMemory(octets);
+    const boxes = await BoxIo.open(memory, SLOTS, o.webAssembly ?? false);
+    memory.frames.u8.fill(JUNK, memory.take(0));
+    return new PacketRouter(o, memory, boxes);
+  }
+
+  connect(slot: number, neighbour: Neighbour): void {
+    this.#writer.publishConnection(slot, {
+      generation: 1,
+      outbound: true,
+      confirmed: true,
+      established: true,
+      remote: { address: 0x0a00_0002, port: 6783 },
+      mtu: neighbour.key ? 1414 : 1438,
+      maxPayload: 1472,
+      stackFragments: true,
+      ...neighbour,
+    });
+    this.#refresh();
+  }
+
+  route(routes: readonly PeerRoutes[]): void {
+    this.#writer.publishRoutes(this.#name, routes);
+    this.#refresh();
+  }
+
+  /** Takes a frame from the TAP. */
+  capture(frame: Uint8Array, virtio: Uint8Array = new Uint8Array(VIRTIO_OCTETS)): void {
+    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > this.#captureAt + CAPTURE_OCTETS) {
+      this.builder.flush();
+    }
+    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > this.#captureAt + CAPTURE_OCTETS) {
+      this.#captureNext = this.#captureAt;
+    }
+    const { u8 } = this.memory.frames;
+    const at = this.#captureNext + CAPTURE_HEADROOM;
+    u8.set(virtio, at);
+    u8.set(frame, at + VIRTIO_OCTETS);
+    this.#mover.capture(at, VIRTIO_OCTETS + frame.length);
+    this.#captureNext = (at + VIRTIO_OCTETS + frame.length + 63) & ~63;
+  }
+
+  /** Takes datagrams from a socket, side by side as the kernel leaves them. */
+  receive(...packets: readonly Uint8Array[]): void {
+    const { u8 } = this.memory.frames;
+    this.#mover.begin();
+    let at = this.#receiveAt;
+    for (const packet of packets) {
+      assert.ok(at + packet.length <= this.#receiveAt + RECEIVE_OCTETS - 2, "too many packets for one batch");
+      u8.set(packet, at);
+      this.#mover.datagram(at, packet.length, SENDER.address, SENDER.port);
+      at += packet.length;
+    }
+    this.#glue.flush();
+    this.builder.flush();
+    u8.fill(JUNK, this.#receiveAt, at);
+  }
+
+  /** What has left since the last call. */
+  takeSent(): SentPacket[] {
+    if (this.builder.flush()) {
+      this.memory.frames.u8.fill(JUNK, this.#captureAt, this.#captureNext);
+      this.#captureNext = this.#captureAt;
+    }
+    return this.#sent.splice(0);
+  }
+
+  /** What was written to the TAP since the last call, without virtio headers. */
+  takeInjected(): Uint8Array[] {
+    return this.written.splice(0).map((frame) => frame.subarray(VIRTIO_OCTETS));
+  }
+
+  peer(name: PeerName): number {
+    return this.tables.peerOf(Math.floor(name / 0x1_0000_0000), name % 0x1_0000_0000);
+  }
+
+  drops(): Partial<Record<DropReason, number>> {
+    const counts = DROP_REASONS.map((reason) => [reason, this.counters.cells[DROP[reason]]!] as const);
+    return Object.fromEntries(counts.filter(([, count]) => count > 0));
+  }
+
+  total(name: Total): number {
+    return this.counters.cells[TOTAL[name]]!;
+  }
+
+  #refresh(): void {
+    this.tables.refresh({
+      connectionReplaced() {},
+      connectionChanged: (slot) => {
+        const SLOT_OUTBOUND = 2;
+        this.#boxes.setKey(slot, this.tables.slotKey, (this.tables.slotFlags[slot]! & SLOT_OUTBOUND) !== 0);
+      },
+      peerReplaced() {},
+    });
+    this.#mover.begin();
+  }
+
+  #write(pieces: Int32Array, first: number, count: number): void {
+    this.written.push(gather(this.memory.frames, pieces, first, count));
+  }
+}
+
+/** Collects datagrams; checks that their pieces are memory of ours, and as long as was said. */
+class ListSink implements DatagramSink {
+  readonly #begun: { slot: number; df: boolean; octets: number; pieces: number[] }[] = [];
+
+  constructor(readonly m: FrameMemory, readonly sent: SentPacket[], readonly isFull: () => boolean) {}
+
+  begin(slot: number, packetClass: number, octets: number): boolean {
+    if (this.#begun.length >= 500) return false;
+    this.#begun.push({ slot, df: packetClass === 1, octets, pieces: [] });
+    return true;
+  }
+
+  piece(at: number, octets: number): void {
+    this.#begun.at(-1)!.pieces.push(at, octets);
+  }
+
+  flush(): boolean {
+    if (this.isFull()) return false;
+    for (const { slot, df, octets, pieces } of this.#begun.splice(0)) {
+      const whole = gather(this.m, pieces, 0, pieces.length / 2);
+      assert.equal(whole.length, octets);
+      assert.ok(octets <= 65507, `a datagram of ${octets} octets`);
+      this.sent.push({ slot, df, octets: whole });
+    }
+    return true;
+  }
+}
+
+function gather(m: FrameMemory, pieces: ArrayLike<number>, first: number, count: number): Uint8Array {
+  let octets = 0;
+  for (let i = first; i < first + count * 2; i += 2) {
+    const at = pieces[i]!, length = pieces[i + 1]!;
+    assert.ok(length > 0 && at >= 0 && at + length <= m.u8.length, `piece at ${at} of ${length}`);
+    octets += length;
+  }
+  const whole = new Uint8Array(octets);
+  for (let i = first, to = 0; i < first + count * 2; i += 2) {
+    const at = pieces[i]!, length = pieces[i + 1]!;
+    whole.set(m.u8.subarray(at, at + length), to);
+    to += length;
+  }
+  return whole;
+}
