@@ -227,40 +227,46 @@ const SPIN: Route = {
 
 /** What serves these routes over HTTP. It never rejects. */
 function handlerFor(routes: readonly Route[], { anyHost, log }: { anyHost: boolean; log: Logger }) {
-  const patterns = routes.map((route) => ({ route, segments: route.path.split("/") }));
   return async (request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> => {
-    if (request.headers.has("origin")) return { status: 403, body: "Requests with an Origin are refused\n" };
-    if (!anyHost && !isLoopbackHost(request.headers.get("host") ?? "")) {
-      return { status: 403, body: "Host must be a loopback name or address\n" };
-    }
     const [path, query] = splitTarget(request.target);
-    const segments = path.split("/").map(decodeSegment);
-    if (segments.includes(undefined)) return { status: 400, body: "Malformed path\n" };
-    const found = patterns.flatMap(({ route, segments: pattern }) => {
-      const matched = matchSegments(pattern, segments as string[]);
-      return matched === undefined ? [] : [{ route, segments: matched }];
-    });
-    if (found.length === 0) return { status: 404, body: "404 page not found\n" };
-    const method = request.method === "HEAD" ? "GET" : request.method;
-    const chosen = found.find(({ route }) => route.method === method);
-    if (chosen === undefined) {
-      return { status: 405, headers: { "Allow": found.map(({ route }) => route.method).join(", ") } };
-    }
-    const apiRequest: ApiRequest = {
-      segments: chosen.segments,
-      parameters: parametersOf(request, query),
-      wantsJson: request.headers.get("accept") === JSON_TYPE,
-      signal,
-    };
+    const found = refusalOf(request, anyHost) ?? findRoute(routes, request.method, path);
+    if ("status" in found) return found;
+    const { route, segments } = found;
+    const wantsJson = request.headers.get("accept") === JSON_TYPE;
     try {
-      return responseOf(await chosen.route.handle(apiRequest));
+      return responseOf(await route.handle({ segments, parameters: parametersOf(request, query), wantsJson, signal }));
     } catch (error) {
       if (!(error instanceof OperationError)) {
-        log.error("api request failed", { name: `${request.method} ${chosen.route.path}`, error: String(error) });
+        log.error("api request failed", { name: `${request.method} ${route.path}`, error: String(error) });
       }
       return { status: 500, body: `${messageOf(error)}\n` };
     }
   };
+}
+
+/** A browser sends the page's origin, and the name by which the page was told to find us. */
+function refusalOf({ headers }: HttpRequest, anyHost: boolean): HttpResponse | undefined {
+  if (headers.has("origin")) return { status: 403, body: "Requests with an Origin are refused\n" };
+  if (anyHost || isLoopbackHost(headers.get("host") ?? "")) return undefined;
+  return { status: 403, body: "Host must be a loopback name or address\n" };
+}
+
+interface FoundRoute {
+  readonly route: Route;
+  readonly segments: Readonly<Record<string, string>>;
+}
+
+function findRoute(routes: readonly Route[], method: string, path: string): FoundRoute | HttpResponse {
+  const segments = path.split("/").map(decodeSegment);
+  if (!segments.every((segment) => segment !== undefined)) return { status: 400, body: "Malformed path\n" };
+  const found = routes.flatMap((route): FoundRoute[] => {
+    const matched = matchSegments(route.path.split("/"), segments);
+    return matched === undefined ? [] : [{ route, segments: matched }];
+  });
+  if (found.length === 0) return { status: 404, body: "404 page not found\n" };
+  const wanted = method === "HEAD" ? "GET" : method;
+  const allowed = found.map(({ route }) => route.method).join(", ");
+  return found.find(({ route }) => route.method === wanted) ?? { status: 405, headers: { "Allow": allowed } };
 }
 
 /** `localhost`, an address of 127.0.0.0/8 or `[::1]`, with any port. */
