@@ -17,14 +17,21 @@ import type { Mac } from "../src/lib/mac.ts";
 import { ERRNO } from "./errno.ts";
 import { C, ifaddrmsg, ifinfomsg, type Machine, ndmsg, nlmsghdr, rtmsg, Struct, STRUCTS } from "./layout.ts";
 
-const MACHINES: Readonly<Record<Machine, { compiler: string; emulator: readonly string[] }>> = {
-  x86_64: { compiler: "x86_64-linux-gnu-gcc", emulator: ["qemu-x86_64-static", "-L", "/usr/x86_64-linux-gnu"] },
-  aarch64: { compiler: "aarch64-linux-gnu-gcc", emulator: ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"] },
-};
+const MACHINES: readonly Machine[] = ["x86_64", "aarch64"];
 
-for (const machine of Object.keys(MACHINES) as Machine[]) {
-  const { compiler, emulator } = Deno.build.arch === machine ? { compiler: "cc", emulator: [] } : MACHINES[machine];
-  const missing = [compiler, ...emulator.slice(0, 1)].filter((program) => !isThere(program));
+/** How to compile for a machine and run the result here, and the files that takes. */
+function toolsFor(machine: Machine): { compiler: string; emulator: readonly string[]; needs: readonly string[] } {
+  if (Deno.build.arch === machine) {
+    return { compiler: "cc", emulator: [], needs: ["cc", "/usr/include/linux/if_tun.h"] };
+  }
+  const compiler = `${machine}-linux-gnu-gcc`, emulator = `qemu-${machine}-static`, root = `/usr/${machine}-linux-gnu`;
+  const needs = [compiler, emulator, `${root}/include/linux/if_tun.h`, `${root}/lib/libc.so.6`];
+  return { compiler, emulator: [emulator, "-L", root], needs };
+}
+
+for (const machine of MACHINES) {
+  const { compiler, emulator, needs } = toolsFor(machine);
+  const missing = needs.filter((one) => !isThere(one));
   const reason = missing.length === 0 ? undefined : `${missing.join(" and ")} not installed`;
 
   testUnless(reason, `layout.ts has what a compiler for ${machine} says`, async () => {
