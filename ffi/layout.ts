@@ -225,6 +225,8 @@ export const C = {
   O_RDWR: 2,
   O_NONBLOCK: 0x800,
   O_CLOEXEC: 0x80000,
+  F_SETFD: 2,
+  FD_CLOEXEC: 1,
   // sys/epoll.h, poll.h, sys/eventfd.h
   EPOLL_CLOEXEC: 0x80000,
   EPOLL_CTL_ADD: 1,

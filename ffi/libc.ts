@@ -21,6 +21,8 @@ export const libc = Deno.dlopen("libc.so.6", {
     nonblocking: true,
   },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  /** The third argument is a number. */
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   /** The third argument is a struct. */
