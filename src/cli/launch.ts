@@ -9,7 +9,7 @@
  */
 import { ApiClient } from "../api/client.ts";
 import { type Given, toArguments } from "../config/option.ts";
-import { laterGiven, LAUNCH, PASSWORD, type RouterOptions, routerOptions } from "../config/options.ts";
+import { LATER, laterGiven, LAUNCH, PASSWORD, ROUTER, type RouterOptions, routerOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
 import {
   findRunning,
@@ -52,7 +52,7 @@ const AROUND = { env: (name: string) => Deno.env.get(name), hostname: () => Deno
 
 export async function launch({ given, words, values, terminal }: Input<typeof LAUNCH_OPTIONS>): Promise<number> {
   if (Deno.env.get(SUPERVISED) !== undefined) {
-    return await serve({ given: withoutPassword(given), peers: words, options: routerOptions(given, words, AROUND) });
+    return await serve({ given: kept(given), peers: words, options: routerOptions(given, words, AROUND) });
   }
   const later = laterGiven(given);
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
@@ -107,6 +107,9 @@ function refuseUnlessReplaced({ record }: Running): void {
   }
 }
 
+/** Options that outlive this command. */
+const KEPT = new Set(Object.values({ ...ROUTER, ...LATER, noRestart: LAUNCH.noRestart }).map(({ flag }) => flag));
+
 /** A router that is replaced lends all that is not said now. */
 export function planStart(given: Given, peers: readonly string[], replaces: Running | undefined): Plan {
   const former = replaces?.record;
@@ -118,11 +121,12 @@ export function planStart(given: Given, peers: readonly string[], replaces: Runn
   }
   const keptPeers = peers.length > 0 || merged.has("resume") ? peers : former?.peers ?? [];
   const options = routerOptions(merged, keptPeers, AROUND);
-  return { given: withoutPassword(merged), peers: keptPeers, options, replaces };
+  return { given: kept(merged), peers: keptPeers, options, replaces };
 }
 
-function withoutPassword(given: Given): Given {
-  return new Map([...given].filter(([flag]) => flag !== PASSWORD.flag));
+/** What may be written down of it. */
+function kept(given: Given): Given {
+  return new Map([...given].filter(([flag]) => KEPT.has(flag) && flag !== PASSWORD.flag));
 }
 
 /** After a crash or reboot the stored targets count, and a name that cannot be looked up yet stops nobody. */
@@ -176,7 +180,7 @@ function journalInvocation(): string | undefined {
 }
 
 async function startDetached({ given, peers, options }: Plan): Promise<Started> {
-  const flags = new Map([...given].filter(([flag]) => !Object.values(LAUNCH).some((option) => option.flag === flag)));
+  const flags = new Map([...given].filter(([flag]) => flag !== LAUNCH.noRestart.flag));
   // Whoever started this command is not the router's service manager.
   const { [PASSWORD.env!]: _, NOTIFY_SOCKET: _notify, ...env } = Deno.env.toObject();
   if (options.password !== undefined) env[PASSWORD.env!] = options.password;

@@ -59,8 +59,11 @@ export async function removeMarker(statePrefix: string): Promise<void> {
 export async function findRunning(runDir: string = HOST.runDir): Promise<Running | undefined> {
   const router = await readAlive(routerFile(runDir));
   const supervisor = await readAlive(supervisorFile(runDir));
-  const record = router ?? supervisor;
-  return record === undefined ? undefined : { router, supervisor, record };
+  const running = router ?? supervisor;
+  if (running === undefined) return undefined;
+  // The loop may have started a later version; what it was told itself is more than what it tells a router.
+  const { given, peers } = supervisor ?? running;
+  return { router, supervisor, record: { ...running, given, peers } };
 }
 
 /** What the last router of this boot was started with, whether or not it runs. */
@@ -109,10 +112,12 @@ export interface Started {
 export async function startRouter(options: StartOptions): Promise<Started> {
   const { command, env, logFile, restart, record, runDir = HOST.runDir } = options;
   const logStart = await prepareLog(logFile);
+  const { keepDescriptors } = await import("../../ffi/inheritance.ts");
+  keepDescriptors();
   const child = new Deno.Command("/bin/sh", {
-    args: ["-c", restart ? LOOP : ONCE, "weave", logFile, ...command],
+    args: ["-c", RUN_SCRIPT, "weave", logFile, ...command],
     clearEnv: true,
-    env: { ...env, [SUPERVISED]: "1" },
+    env: { ...env, [SUPERVISED]: "1", [SCRIPT]: restart ? LOOP : ONCE },
     cwd: "/",
     stdin: "null",
     stdout: "null",
@@ -249,17 +254,20 @@ async function readFrom(path: string, start: number): Promise<string> {
   return new TextDecoder().decode(octets.subarray(0, length));
 }
 
-/* Shell: dash and busybox are enough for it. What the caller of `weave launch` left open is closed. */
+/* Shell: dash and busybox are enough for it. It comes in a variable, as a list of processes is for people. */
 
-const DETACH = 'exec >>"$1" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-\nshift\n';
+const SCRIPT = "WEAVE_SCRIPT";
+const RUN_SCRIPT = `script=$${SCRIPT}; unset ${SCRIPT}; eval "$script"`;
 
-const ONCE = `${DETACH}exec "$@"\n`;
+const LOG = 'exec >>"$1" 2>&1\nshift\n';
+
+const ONCE = `${LOG}exec "$@"\n`;
 
 /**
  * SIGUSR1 says that the router came up. One that did not within 10 s, and ended, is not started again; one that lived for 10 s is
  * started again at once, otherwise after 1, 2, 4 … 60 s. SIGTERM is handed on to the router and ends the loop.
  */
-const LOOP = `${DETACH}confirmed= stopping= signalled= router= delay=0
+const LOOP = `${LOG}confirmed= stopping= signalled= router= delay=0
 trap 'signalled=1; confirmed=1' USR1
 trap 'signalled=1; stopping=1; [ -z "$router" ] || kill -TERM "$router" 2>/dev/null' TERM INT HUP
 while :; do

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+// Loads libc now, not in the middle of a test.
+import "../../ffi/inheritance.ts";
 import {
   findRunning,
   isAlive,
