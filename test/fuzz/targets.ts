@@ -1,0 +1,6 @@
+/** Everything that is fuzzed. */
+
+import { DECODER_TARGETS } from "./decoder_targets.ts";
+import type { Target } from "./target.ts";
+
+export const TARGETS: readonly Target[] = [...DECODER_TARGETS];
