@@ -56,16 +56,18 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
   }
   const later = laterGiven(given);
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
+  const { checkHost } = await import("../daemon/requirements.ts");
+  checkHost(terminal);
   if (values.foreground) {
     const plan = await whileNobodyStarts(async () => {
-      const plan = await prepare(given, words, terminal);
+      const plan = await prepare(given, words);
       await recordRouter(recordOf(plan));
       return plan;
     });
     return await serve(plan);
   }
   const { plan, started } = await whileNobodyStarts(async () => {
-    const plan = await prepare(given, words, terminal);
+    const plan = await prepare(given, words);
     return { plan, started: await startDetached(plan) };
   });
   const name = await untilReady(plan, started);
@@ -78,13 +80,11 @@ function printName(name: string, json: boolean, terminal: Terminal): void {
   terminal.printLine(json ? JSON.stringify({ name }) : name);
 }
 
-/** Everything that can go wrong before anything is made; then ends the router that is replaced. */
-async function prepare(given: Given, peers: readonly string[], terminal: Terminal): Promise<Plan> {
+/** Everything else that can go wrong before anything is made; then ends the router that is replaced. */
+async function prepare(given: Given, peers: readonly string[]): Promise<Plan> {
   const running = await findRunning();
   if (running !== undefined) refuseUnlessReplaced(running);
   const plan = planStart(given, peers, running);
-  const { checkHost } = await import("../daemon/requirements.ts");
-  checkHost(terminal);
   await checkNames(plan);
   if (running === undefined) await refuseStranger(plan.options);
   else {
