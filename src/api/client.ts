@@ -80,9 +80,9 @@ export class ApiClient {
   }
 }
 
-/** The router's addresses and names over HTTP. */
+/** The router's addresses and names over HTTP; without a client it is as absent. */
 export class ApiAddressBook implements AddressBook {
-  constructor(readonly client: ApiClient) {}
+  constructor(readonly client: ApiClient | undefined) {}
 
   async allocate(id: string, subnet: Cidr | undefined, options: { checkAlive: boolean }): Promise<Cidr | Unserved> {
     const body = await this.#ask("POST", addressPath(id, subnet), aliveQuery(options));
@@ -133,6 +133,7 @@ export class ApiAddressBook implements AddressBook {
   }
 
   async #answer(method: Method, path: string, query?: URLSearchParams): Promise<Answer | Unserved> {
+    if (this.client === undefined) return "absent";
     try {
       const answer = await this.client.request(method, path, query === undefined ? {} : { query });
       return answer.status === 404 ? "disabled" : answer;

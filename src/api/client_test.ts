@@ -146,6 +146,7 @@ Deno.test("ApiAddressBook tells what is disabled, absent, unknown, refused and c
   await server[Symbol.asyncDispose]();
   assert.equal(await claim(), "absent");
   assert.equal(await book.free("c1", ADDRESS), "absent");
+  assert.equal(await new ApiAddressBook(undefined).lookup("c1", undefined), "absent");
 });
 
 async function absent(client: ApiClient): Promise<void> {

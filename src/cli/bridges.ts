@@ -1,5 +1,5 @@
 /** Two commands that scripts written for Weave Net use to find out about bridges. */
-import { dockerBridgeAddress, hasBridge } from "../daemon/bridges.ts";
+import { dockerBridgeAddress, hasBridge } from "../daemon/host_facts.ts";
 import { formatIpv4 } from "../lib/ip.ts";
 import type { Input } from "./command.ts";
 import { type BRIDGE_TYPE_OPTIONS, type DOCKER_BRIDGE_OPTIONS, noWords } from "./commands.ts";

@@ -8,7 +8,7 @@ import { formatMac } from "../lib/mac.ts";
 import type { Input } from "./command.ts";
 import type { ATTACH_OPTIONS, EXPOSE_OPTIONS, PS_OPTIONS, QUERY_OPTIONS, RUN_OPTIONS } from "./commands.ts";
 import { UsageError } from "./parse.ts";
-import { routerClient } from "./router_client.ts";
+import { findRouterClient } from "./router_client.ts";
 import type { Terminal } from "./terminal.ts";
 
 export async function attach(input: Input<typeof ATTACH_OPTIONS>): Promise<number> {
@@ -115,7 +115,7 @@ function readToken(word: string): AddressToken {
 }
 
 async function addressBook(given: Given): Promise<ApiAddressBook> {
-  return new ApiAddressBook(await routerClient(given));
+  return new ApiAddressBook(await findRouterClient(given));
 }
 
 /** Without prefix length, as scripts expect them; an empty line where there are none. */

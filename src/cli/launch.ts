@@ -1,9 +1,9 @@
 /**
  * `launch`: starts the router of this host.
  *
- *     flags, environment ── is one running? ── checks of the host, names ──┬─ detached: under a loop, until it answers
- *                           the same version: refused                      └─ --foreground: in this very process
- *                           another: stopped, its flags kept
+ *     flags, environment ── checks of the host, names ── is one running? ──────────┬─ detached: under a loop, until it answers
+ *                                                        the same version: refused └─ --foreground: in this very process
+ *                                                        another: stopped, its flags kept
  *
  * A router that the loop starts comes here too, and does none of it again.
  */
@@ -28,6 +28,7 @@ import {
 } from "../daemon/process.ts";
 import { wasRunning } from "../daemon/targets_file.ts";
 import { OperationError } from "../lib/errors.ts";
+import { formatMac } from "../lib/mac.ts";
 import type { Input } from "./command.ts";
 import type { LAUNCH_OPTIONS } from "./commands.ts";
 import type { Terminal } from "./terminal.ts";
@@ -38,8 +39,6 @@ interface Plan {
   readonly given: Given;
   readonly peers: readonly string[];
   readonly options: RouterOptions;
-  /** A router of another version that it takes the place of. */
-  readonly replaces: Running | undefined;
 }
 
 /** A router takes a second; one that needs longer than this will not come up. */
@@ -51,41 +50,61 @@ const SILENT_READY_MS = 2_000;
 const AROUND = { env: (name: string) => Deno.env.get(name), hostname: () => Deno.hostname() };
 
 export async function launch({ given, words, values, terminal }: Input<typeof LAUNCH_OPTIONS>): Promise<number> {
+  const asked: Plan = { given: kept(given), peers: words, options: routerOptions(given, words, AROUND) };
   if (Deno.env.get(SUPERVISED) !== undefined) {
-    return await serve({ given: kept(given), peers: words, options: routerOptions(given, words, AROUND) });
+    await recordRouter(recordOf(asked));
+    return await serve(asked.options);
   }
+  if (values.version) {
+    terminal.printLine(`weave ${VERSION}`);
+    return 0;
+  }
+  if (values.printPeerName) return await printPeerName(asked.options, terminal);
   const later = laterGiven(given);
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
   const { checkHost } = await import("../daemon/requirements.ts");
   checkHost(terminal);
-  if (values.foreground) {
-    const plan = await whileNobodyStarts(async () => {
-      const plan = await prepare(given, words);
-      await recordRouter(recordOf(plan));
-      return plan;
-    });
-    return await serve(plan);
-  }
+  await checkNames(asked);
+  return values.foreground ? await launchHere(given, words) : await launchDetached(given, words, values.json, terminal);
+}
+
+async function launchHere(given: Given, peers: readonly string[]): Promise<number> {
+  const { options } = await whileNobodyStarts(async () => {
+    const plan = await prepare(given, peers);
+    await recordRouter(recordOf(plan));
+    return plan;
+  });
+  return await serve(options);
+}
+
+async function launchDetached(
+  given: Given,
+  peers: readonly string[],
+  json: boolean,
+  terminal: Terminal,
+): Promise<number> {
   const { plan, started } = await whileNobodyStarts(async () => {
-    const plan = await prepare(given, words);
+    const plan = await prepare(given, peers);
     return { plan, started: await startDetached(plan) };
   });
-  const name = await untilReady(plan, started);
+  const name = await untilReady(plan.options, started);
   started.confirm();
-  if (name !== undefined) printName(name, values.json, terminal);
+  if (name !== undefined) terminal.printLine(json ? JSON.stringify({ name }) : name);
   return 0;
 }
 
-function printName(name: string, json: boolean, terminal: Terminal): void {
-  terminal.printLine(json ? JSON.stringify({ name }) : name);
+/** The name that a router launched like this would have. */
+async function printPeerName(options: RouterOptions, terminal: Terminal): Promise<number> {
+  const { ownPeerName } = await import("../daemon/host_facts.ts");
+  terminal.printLine(formatMac(await ownPeerName(options)));
+  return 0;
 }
 
-/** Everything else that can go wrong before anything is made; then ends the router that is replaced. */
+/** Refuses while one runs that stays; ends the one that is replaced. */
 async function prepare(given: Given, peers: readonly string[]): Promise<Plan> {
   const running = await findRunning();
   if (running !== undefined) refuseUnlessReplaced(running);
   const plan = planStart(given, peers, running);
-  await checkNames(plan);
   if (running === undefined) await refuseStranger(plan.options);
   else {
     await stopRouter(running);
@@ -121,7 +140,7 @@ export function planStart(given: Given, peers: readonly string[], replaces: Runn
   }
   const keptPeers = peers.length > 0 || merged.has("resume") ? peers : former?.peers ?? [];
   const options = routerOptions(merged, keptPeers, AROUND);
-  return { given: kept(merged), peers: keptPeers, options, replaces };
+  return { given: kept(merged), peers: keptPeers, options };
 }
 
 /** What may be written down of it. */
@@ -129,7 +148,7 @@ function kept(given: Given): Given {
   return new Map([...given].filter(([flag]) => KEPT.has(flag) && flag !== PASSWORD.flag));
 }
 
-/** After a crash or reboot the stored targets count, and a name that cannot be looked up yet stops nobody. */
+/** After a crash or reboot the stored targets count, and a name that cannot be looked up then stops nobody. */
 async function checkNames({ peers, options }: Plan): Promise<void> {
   if (wasRunning(options.dbPrefix)) return;
   const { resolveTargets } = await import("../daemon/resolve_targets.ts");
@@ -145,12 +164,11 @@ async function refuseStranger({ httpAddr }: RouterOptions): Promise<void> {
 }
 
 /** In this process, until it is told to end. */
-async function serve({ given, peers, options }: Omit<Plan, "replaces">): Promise<number> {
+async function serve(options: RouterOptions): Promise<number> {
   const [{ routerLog, runRouter }, { tellServiceManager }] = await Promise.all([
     import("../daemon/daemon.ts"),
     import("../daemon/service_manager.ts"),
   ]);
-  await recordRouter(recordOf({ given, peers }));
   Deno.addSignalListener("SIGTERM", () => tellServiceManager("STOPPING=1"));
   try {
     return await runRouter(options, { onReady: () => tellServiceManager("READY=1") });
@@ -162,7 +180,7 @@ async function serve({ given, peers, options }: Omit<Plan, "replaces">): Promise
   }
 }
 
-function recordOf({ given, peers }: Pick<Plan, "given" | "peers">): Omit<RunRecord, "process"> {
+function recordOf({ given, peers }: Plan): Omit<RunRecord, "process"> {
   const invocation = journalInvocation();
   return { version: VERSION, given, peers, ...(invocation === undefined ? {} : { invocation }) };
 }
@@ -200,7 +218,7 @@ function ownCommand(): string[] {
 }
 
 /** Resolves to the peer name when everything serves; what does not come up is stopped. */
-async function untilReady({ options }: Plan, started: Started): Promise<string | undefined> {
+async function untilReady(options: RouterOptions, started: Started): Promise<string | undefined> {
   let ended: number | undefined;
   const end = started.ended.then((status) => ended = status);
   const address = options.httpAddr ?? options.statusAddr;

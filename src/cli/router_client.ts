@@ -1,15 +1,19 @@
 /** Where the router is: as the command line or the environment says, else where the last one of this host was told to listen. */
 import { ApiClient } from "../api/client.ts";
-import { HTTP_ADDR } from "../config/options.ts";
 import { type Given, readOption } from "../config/option.ts";
+import { HTTP_ADDR } from "../config/options.ts";
 import { lastRecord } from "../daemon/process.ts";
 import { OperationError } from "../lib/errors.ts";
 
-export async function routerClient(given: Given): Promise<ApiClient> {
+/** undefined where it was told to have no control API. */
+export async function findRouterClient(given: Given): Promise<ApiClient | undefined> {
   const source = given.has(HTTP_ADDR.flag) ? given : (await lastRecord())?.given ?? given;
   const address = readOption(HTTP_ADDR, source);
-  if (address === undefined) {
-    throw new OperationError("The router has no control API: it was launched with an empty --http-addr");
-  }
-  return new ApiClient(address);
+  return address === undefined ? undefined : new ApiClient(address);
+}
+
+export async function routerClient(given: Given): Promise<ApiClient> {
+  const client = await findRouterClient(given);
+  if (client !== undefined) return client;
+  throw new OperationError("The router has no control API: it was launched with an empty --http-addr");
 }

@@ -216,6 +216,8 @@ export const ROUTER = {
 export const LAUNCH = {
   noRestart: toggle({ flag: "no-restart", help: "do not start it again when it dies" }),
   foreground: toggle({ flag: "foreground", help: "stay, log to stderr; for service managers" }),
+  version: toggle({ flag: "version", help: "print the version and do nothing else", kind: "hidden" }),
+  printPeerName: toggle({ flag: "print-peer-name", help: "print the peer name and do nothing else", kind: "rare" }),
 } as const satisfies Options;
 
 /** Accepted by `launch` for the parts of Weave Net that this version does not have. */

@@ -1,5 +1,6 @@
 /** From what a user calls a peer to where it is dialled. */
-import { lookup } from "node:dns/promises";
+// Not node:dns/promises, which complains on stderr about a module that it uses itself.
+import { lookup } from "node:dns";
 import { parseIpv4 } from "../lib/ip.ts";
 import type { TargetSpec } from "../mesh/mesh.ts";
 
@@ -37,10 +38,16 @@ async function resolveTarget(text: string, defaultPort: number): Promise<Resolve
   const address = parseIpv4(host);
   if (address !== undefined) return { target: { text, endpoint: { address, port }, hasPort } };
   try {
-    const found = parseIpv4((await lookup(host, { family: 4 })).address);
+    const found = parseIpv4(await lookUp(host));
     if (found !== undefined) return { target: { text, endpoint: { address: found, port }, hasPort } };
   } catch {
     // Said below.
   }
   return { error: `Cannot resolve peer name "${host}": no IPv4 address is known for it`, unknown: text };
+}
+
+function lookUp(host: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    lookup(host, { family: 4 }, (error, address) => error === null ? resolve(address) : reject(error));
+  });
 }

@@ -1,7 +1,11 @@
-/** What bridges this host has, for commands that only ask. */
+/** What this host has and is, for commands that only ask. */
 import { OperationError } from "../lib/errors.ts";
 import type { Ipv4 } from "../lib/ip.ts";
+import type { PeerName } from "../lib/mac.ts";
+import { SystemRandom } from "../lib/random.ts";
+import type { RouterOptions } from "../config/options.ts";
 import { Links } from "../host/links.ts";
+import { findPeerName } from "./identity.ts";
 import { HOST } from "./plumbing.ts";
 
 /** Whether the overlay's bridge is there. */
@@ -21,4 +25,16 @@ export function dockerBridgeAddress(name: string): Ipv4 {
     );
   }
   return address;
+}
+
+/** The name of a router with these options. */
+export async function ownPeerName({ name, dbPrefix }: Pick<RouterOptions, "name" | "dbPrefix">): Promise<PeerName> {
+  using links = new Links();
+  return await findPeerName({
+    name,
+    links,
+    bridge: HOST.bridge,
+    statePrefix: dbPrefix,
+    random: new SystemRandom(),
+  });
 }
