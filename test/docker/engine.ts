@@ -22,6 +22,11 @@ for controller in $(awk '!/^#/ && $4 == 1 { print $1 }' /proc/cgroups); do
   mkdir /sys/fs/cgroup/$controller
   mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller || rmdir /sys/fs/cgroup/$controller
 done
+# Where there is a hierarchy of systemd's, the engine puts processes there as well.
+if grep -q ':name=systemd:' /proc/self/cgroup; then
+  mkdir /sys/fs/cgroup/systemd
+  mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || rmdir /sys/fs/cgroup/systemd
+fi
 `;
 
 /** Called with the folder of the engine and the programs. */
