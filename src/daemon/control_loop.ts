@@ -9,6 +9,7 @@ import type { Logger } from "../lib/log.ts";
 import { type Deadline, earlier, type Instant } from "../lib/time.ts";
 import type { ConnectionId, Mesh, MeshOutput } from "../mesh/mesh.ts";
 import { Session, type SessionCrypto } from "../mesh/session.ts";
+import type { Clock } from "../host/clock.ts";
 import type { ControlSocket, ControlSockets, Dial, Listener } from "../host/sockets.ts";
 import type { Carriers } from "./carriers.ts";
 
@@ -22,7 +23,9 @@ export interface ControlLoopOptions {
   readonly host: Ipv4 | undefined;
   readonly port: number;
   readonly minProtocolVersion: number;
-  readonly now: () => Instant;
+  readonly clock: Clock;
+  /** Whether to tell peers our wall clock. */
+  readonly tellClock: boolean;
   readonly log: Logger;
   /** Targets are others than before. */
   readonly onTargetsChanged: () => void;
@@ -37,6 +40,8 @@ interface Conversation {
   readonly socket: ControlSocket;
   readonly session: Session;
   introduced: boolean;
+  /** How far the peer's wall clock is ahead of ours, as far as it told. */
+  clockAheadMs: number | undefined;
 }
 
 export class ControlLoop {
@@ -66,10 +71,10 @@ export class ControlLoop {
 
   /** Hands an input to the cores, and carries out what they ask for. Inputs that come while it does so are part of it. */
   run<T>(input: (now: Instant) => T): T {
-    if (this.#running) return input(this.#o.now());
+    if (this.#running) return input(this.#o.clock.monotonicMs());
     this.#running = true;
     try {
-      const result = input(this.#o.now());
+      const result = input(this.#o.clock.monotonicMs());
       this.#drain();
       return result;
     } finally {
@@ -89,6 +94,15 @@ export class ControlLoop {
     for (const socket of this.#waiting) socket.close();
     this.#dials.clear();
     this.#conversations.clear();
+  }
+
+  /** How far the wall clock of the peer at the other end was ahead of ours when it introduced itself; undefined: it did not tell. */
+  clockAheadMs(id: ConnectionId): number | undefined {
+    return this.#conversations.get(id)?.clockAheadMs;
+  }
+
+  #clockAhead(theirs: number | undefined): number | undefined {
+    return theirs === undefined ? undefined : theirs - this.#o.clock.wallMs();
   }
 
   // ── Inputs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -133,10 +147,10 @@ export class ControlLoop {
   }
 
   #converse(id: ConnectionId, socket: ControlSocket, outbound: boolean, now: Instant): void {
-    const { mesh, password, crypto, minProtocolVersion } = this.#o;
-    const features = mesh.featuresFor(id, now);
+    const { mesh, password, crypto, minProtocolVersion, clock, tellClock } = this.#o;
+    const features = { ...mesh.featuresFor(id, now), ...tellClock ? { wallClockMs: clock.wallMs() } : {} };
     const session = new Session({ outbound, features, password, crypto, minVersion: minProtocolVersion, now });
-    const conversation: Conversation = { id, socket, session, introduced: false };
+    const conversation: Conversation = { id, socket, session, introduced: false, clockAheadMs: undefined };
     this.#conversations.set(id, conversation);
     this.#unsent.add(conversation);
     socket.start({
@@ -163,6 +177,7 @@ export class ControlLoop {
       switch (event.type) {
         case "introduced":
           conversation.introduced = true;
+          conversation.clockAheadMs = this.#clockAhead(event.features.wallClockMs);
           mesh.handleIntroduced(id, event.features, event.sessionKey, now);
           break;
         case "message":
@@ -220,7 +235,8 @@ export class ControlLoop {
   }
 
   #act(output: MeshOutput): void {
-    const { carriers, now } = this.#o;
+    const { carriers } = this.#o;
+    const now = this.#o.clock.monotonicMs;
     switch (output.type) {
       case "dial":
         return this.#dial(output);
@@ -263,7 +279,7 @@ export class ControlLoop {
     for (let octets = session.pollOctets(); octets !== undefined; octets = session.pollOctets()) {
       writable = socket.send(octets);
     }
-    if (!writable) this.#o.mesh.handleWritable(id, false, this.#o.now());
+    if (!writable) this.#o.mesh.handleWritable(id, false, this.#o.clock.monotonicMs());
   }
 
   #forget(id: ConnectionId): boolean {
@@ -280,7 +296,7 @@ export class ControlLoop {
     clearTimeout(this.#timer);
     this.#timerAt = at;
     if (at === Infinity) return;
-    this.#timer = setTimeout(() => this.#handleTimeout(), Math.max(0, Math.ceil(at - this.#o.now())));
+    this.#timer = setTimeout(() => this.#handleTimeout(), Math.max(0, Math.ceil(at - this.#o.clock.monotonicMs())));
   }
 
   #nextDeadline(): Deadline | undefined {

@@ -140,7 +140,7 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   report() {
-    const { mesh, carriers, datapath, targets, watch, mtu } = this.#parts;
+    const { mesh, carriers, datapath, loop, targets, watch, mtu } = this.#parts;
     return makeReport({
       options: this.#o,
       version: VERSION,
@@ -150,6 +150,7 @@ class Router implements RouterControl, AsyncDisposable {
       carriers,
       datapath,
       clock: SYSTEM_CLOCK,
+      clockAheadMs: (id) => loop.clockAheadMs(id),
       ready: this.#ready,
       unresolved: targets.unresolved,
       warnings: watch.warnings,
@@ -272,7 +273,8 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
     host: address,
     port,
     minProtocolVersion: options.minProtocolVersion,
-    now,
+    clock: SYSTEM_CLOCK,
+    tellClock: testIdentity === undefined,
     log,
     onTargetsChanged: () => targets.save(),
   });

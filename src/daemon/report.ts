@@ -1,7 +1,7 @@
 /** Puts the snapshot together that status, report and metrics are made of. Cheap: it copies what the cores have at hand. */
 import { formatCidr, formatEndpoint } from "../lib/ip.ts";
 import { formatMac, type PeerName } from "../lib/mac.ts";
-import type { ConnectionStatus, Mesh } from "../mesh/mesh.ts";
+import type { ConnectionId, ConnectionStatus, Mesh } from "../mesh/mesh.ts";
 import type { PeerRecord } from "../wire/topology.ts";
 import type { RouterOptions } from "../config/options.ts";
 import { TAP_PORT } from "../host/bridge.ts";
@@ -27,6 +27,8 @@ export interface ReportSources {
   readonly carriers: Carriers;
   readonly datapath: Datapath;
   readonly clock: Clock;
+  /** How far the wall clock of a connection's peer is ahead of ours, as far as it is known. */
+  readonly clockAheadMs: (id: ConnectionId) => number | undefined;
   /** All parts serve. */
   readonly ready: boolean;
   /** Targets whose names are not known yet, besides those of the mesh. */
@@ -120,17 +122,19 @@ function connectionReport(connection: ConnectionStatus, s: ReportSources): Conne
 
 function liveReport(
   connection: ConnectionStatus & { readonly state: "pending" | "established" },
-  { options, carriers }: ReportSources,
-): Omit<ConnectionReport, "Address" | "State" | "Clocks"> {
+  { options, carriers, clock, clockAheadMs }: ReportSources,
+): Omit<ConnectionReport, "Address" | "State"> {
   const { id, outbound, nickName, encrypted, extensions } = connection;
+  const Clocks = clocksOf(clock.wallMs(), clockAheadMs(id));
   const peer = formatMac(connection.peer);
   const carrier = carriers.status(id);
   const mode = options.password === undefined ? undefined : encrypted;
   const Info = liveInfo({ encrypted: mode, overlay: carrier?.carrier ?? "", peer, nickName });
-  if (carrier === undefined) return { Outbound: outbound, Info, Attrs: null, Carrier: null };
+  if (carrier === undefined) return { Outbound: outbound, Info, Attrs: null, Carrier: null, Clocks };
   return {
     Outbound: outbound,
     Info,
+    Clocks,
     Attrs: {
       ...(encrypted ? { encrypted } : {}),
       ...(carrier.established ? { mtu: carrier.mtu } : {}),
@@ -149,4 +153,14 @@ function liveReport(
       RxOctets: carrier.rxOctets,
     },
   };
+}
+
+/** Clocks further apart than this are worth a word; at 15 minutes, Weave Net's name service parts company. */
+const CLOCKS_APART_MS = 60_000;
+
+/** What to say of two clocks; null where they agree well enough, or nothing is known. @param aheadMs theirs before ours */
+export function clocksOf(wallMs: number, aheadMs: number | undefined): ConnectionReport["Clocks"] {
+  if (aheadMs === undefined || Math.abs(aheadMs) < CLOCKS_APART_MS) return null;
+  const text = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+  return { Ours: text(wallMs), Theirs: text(wallMs + aheadMs) };
 }

@@ -44,6 +44,8 @@ export interface Features {
   readonly overlays: readonly string[] | undefined;
   /** What only routers like ours know: "probe", "digest". Empty where the peer is another kind. */
   readonly extensions: readonly string[];
+  /** The sender's wall clock when it said so, Unix milliseconds; only from routers like ours. */
+  readonly wallClockMs?: number;
 }
 
 /** Octets, or topology as a value, which is encoded when it is sent and crosses as it is in the simulator. */
@@ -319,6 +321,7 @@ export function encodeFeatures(features: Features): Uint8Array {
   if (shortId !== undefined) entries.push(["ShortID", String(shortId)]);
   if (overlays) entries.push(["Overlays", overlays.join(" ")]);
   if (extensions.length > 0) entries.push(["Extensions", extensions.join(" ")]);
+  if (features.wallClockMs !== undefined) entries.push(["Clock", String(Math.trunc(features.wallClockMs))]);
   return encodeFeatureMap(entries);
 }
 
@@ -353,7 +356,13 @@ export function decodeFeatures(octets: Uint8Array): Features {
     trusted: boolean("Trusted", given.get("Trusted") ?? "false"),
     overlays: overlays === undefined ? undefined : words(overlays, MAX_OVERLAYS),
     extensions: words(given.get("Extensions") ?? "", MAX_EXTENSIONS),
+    ...wallClock(given.get("Clock")),
   };
+}
+
+/** What is no time is not worth refusing a peer for. */
+function wallClock(text: string | undefined): { wallClockMs?: number } {
+  return text !== undefined && /^[0-9]{1,15}$/.test(text) ? { wallClockMs: Number(text) } : {};
 }
 
 /** 0 is nobody's name. */

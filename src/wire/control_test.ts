@@ -477,3 +477,25 @@ function vectors<T>(file: string): T[] {
 function readJson(file: string): unknown {
   return JSON.parse(Deno.readTextFileSync(`test/fixtures/vectors/${file}`));
 }
+
+Deno.test("decodeFeatures() takes a wall clock that is a time, and passes over what is none", () => {
+  const features: Features = {
+    name: 0x02aa_0000_0001 as PeerName,
+    nickName: "a",
+    uid: 1n,
+    connectionId: 2n,
+    shortId: undefined,
+    trusted: false,
+    overlays: ["sleeve"],
+    extensions: [],
+    wallClockMs: 1_763_990_000_123,
+  };
+  const entries = decodeFeatureMap(encodeFeatures(features));
+  assert.deepEqual(decodeFeatures(encodeFeatureMap(entries)), features);
+  for (
+    const [text, expected] of [["soon", undefined], ["-1", undefined], ["9".repeat(16), undefined], ["0", 0]] as const
+  ) {
+    const changed = entries.map(([key, value]) => [key, key === "Clock" ? text : value] as const);
+    assert.equal(decodeFeatures(encodeFeatureMap(changed)).wallClockMs, expected);
+  }
+});
