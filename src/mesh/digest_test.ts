@@ -57,8 +57,11 @@ Deno.test("one exchange of digest, summary and difference makes both sides know 
     const [a, b] = [forA, forB].map((list) => know(list.map(([name, version]) => record(name, { version }))));
     const { theyLack, weLack } = compareSummary(b!, summaryOf(a!));
     const [toA, toB] = [pick(b!, theyLack), pick(a!, weLack)];
-    assert.deepEqual([...a!.merge(toA).improved].sort(), [...theyLack].filter((name) => name !== US).sort());
-    assert.deepEqual([...b!.merge(toB).improved].sort(), [...weLack].sort());
+    assert.deepEqual(
+      a!.merge(toA).improved.map((node) => node.name).sort(),
+      [...theyLack].filter((name) => name !== US).sort(),
+    );
+    assert.deepEqual(b!.merge(toB).improved.map((node) => node.name).sort(), [...weLack].sort());
     assert.equal(digestOf(a!), digestOf(b!));
   }));
 });

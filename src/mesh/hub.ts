@@ -14,7 +14,7 @@ import { type GossipData, GossipSlots } from "./gossip.ts";
 import { MAX_PEERS, type MergeResult, type Peers } from "./peers.ts";
 import type { Routes } from "./routes.ts";
 import { PassedOn, Surrogates } from "./surrogate.ts";
-import { completeTopology, TOPOLOGY, TopologyNews } from "./topology.ts";
+import { completeTopology, newsOf, TOPOLOGY, TopologyNews } from "./topology.ts";
 
 /** A summary goes out on a connection at most once in this time. */
 const SUMMARY_INTERVAL_MS = 1_000;
@@ -145,19 +145,22 @@ export class GossipHub {
     this.flush(connection, now);
   }
 
-  /** The regular round: everything we know goes to some neighbours, of topology a digest to those who understand it. */
+  /** The regular round: everything we know goes to some neighbours, of topology only to those who understand no digest. */
   tellNeighbours(now: Instant): void {
     for (const channel of this.#channels.values()) {
       const state = this.#stateOf(channel, now);
       if (state) this.gossip(channel.name, NO_PEER, state, now);
     }
     const topology = completeTopology(this.#around.peers);
-    for (const name of this.#around.routes.randomNeighbours(NO_PEER, this.#around.random)) {
-      const connection = this.#around.connections.get(name);
-      if (connection?.speaks("digest")) this.tellDigest(connection);
-      else if (connection) this.#put(connection, TOPOLOGY, undefined, topology, now);
+    for (const connection of this.#someNeighbours()) {
+      if (!connection.speaks("digest")) this.#put(connection, TOPOLOGY, undefined, topology, now);
     }
     this.#flushAll(now);
+  }
+
+  /** The short round: a digest of the topology goes to some neighbours. */
+  tellDigests(): void {
+    for (const connection of this.#someNeighbours()) this.tellDigest(connection);
   }
 
   tellDigest(connection: Connection): void {
@@ -222,9 +225,9 @@ export class GossipHub {
 
   #handleBroadcast({ channel, source, payload }: Extract<Message, { type: "broadcast" }>, now: Instant): void {
     if (channel === TOPOLOGY) {
-      const { names } = this.#merge(payload, now);
-      if (names.length === 0) return;
-      return this.broadcast(TOPOLOGY, source, new TopologyNews(this.#around.peers, names), now);
+      this.#merge(payload, now);
+      const told = newsOf(this.#around.peers, topologyOf(payload).map((record) => record.name));
+      return this.broadcast(TOPOLOGY, source, told, now);
     }
     const octets = octetsOf(payload);
     const known = this.#channels.get(channel);
@@ -270,9 +273,9 @@ export class GossipHub {
     const { peers } = this.#around;
     const { theyLack, weLack, earlierLife } = compareSummary(peers, entries);
     if (earlierLife && peers.outdo(earlierLife.uid, earlierLife.version)) {
-      this.#around.handleMerged({ names: [], improved: [], ourselfChanged: true, refused: 0 }, now);
+      this.#around.handleMerged({ improved: [], ourselfChanged: true, refused: 0 }, now);
     }
-    if (theyLack.length > 0) this.#put(connection, TOPOLOGY, undefined, new TopologyNews(peers, theyLack), now);
+    if (theyLack.length > 0) this.#put(connection, TOPOLOGY, undefined, newsOf(peers, theyLack), now);
     if (weLack.length > 0) this.#around.send(connection, { type: "want", names: weLack });
     this.flush(connection, now);
   }
@@ -280,7 +283,7 @@ export class GossipHub {
   #handleWant(connection: Connection, names: readonly PeerName[], now: Instant): void {
     if (!connection.speaks("digest")) return;
     if (names.length > MAX_PEERS) throw new ProtocolError("too many peers asked for");
-    this.#put(connection, TOPOLOGY, undefined, new TopologyNews(this.#around.peers, names), now);
+    this.#put(connection, TOPOLOGY, undefined, newsOf(this.#around.peers, names), now);
     this.flush(connection, now);
   }
 
@@ -300,10 +303,12 @@ export class GossipHub {
   }
 
   #putGossip(channel: string, except: PeerName, data: GossipData, now: Instant): void {
-    for (const name of this.#around.routes.randomNeighbours(except, this.#around.random)) {
-      const connection = this.#around.connections.get(name);
-      if (connection) this.#put(connection, channel, undefined, data, now);
-    }
+    for (const connection of this.#someNeighbours(except)) this.#put(connection, channel, undefined, data, now);
+  }
+
+  #someNeighbours(except: PeerName = NO_PEER): Connection[] {
+    const { routes, random, connections } = this.#around;
+    return routes.randomNeighbours(except, random).flatMap((name) => connections.get(name) ?? []);
   }
 
   #putBroadcast(channel: string, source: PeerName, data: GossipData, now: Instant): void {

@@ -30,7 +30,7 @@ import { type GossipChannel, GossipHub } from "./hub.ts";
 import { type MergeResult, Peers } from "./peers.ts";
 import { Routes } from "./routes.ts";
 import { Targets, type TargetSpec, type TargetStatus } from "./targets.ts";
-import { TOPOLOGY, TopologyNews } from "./topology.ts";
+import { newsOf, TOPOLOGY } from "./topology.ts";
 
 export type { ConnectionId } from "./connection.ts";
 export type { GossipData } from "./gossip.ts";
@@ -39,6 +39,8 @@ export type { TargetSpec } from "./targets.ts";
 
 /** How often neighbours are told everything we know. */
 const GOSSIP_MS = 30_000;
+/** How often neighbours that understand it are told a digest of the topology: it costs little, and mends what went astray. */
+const DIGEST_MS = 5_000;
 /** Changes of our own connections are collected for so long before they are told. */
 const TOPOLOGY_UPDATE_MS = 1_000;
 const GARBAGE_MS = 1_000;
@@ -158,7 +160,7 @@ export interface BroadcastRoute {
 /** Next hops, computed when asked for and kept until the topology changes. */
 export type MeshRoutes = Pick<Routes, "unicast" | "broadcast" | "unicastAll" | "broadcastAll">;
 
-type Timer = "routes" | "garbage" | "topology update" | "gossip" | "targets";
+type Timer = "routes" | "garbage" | "topology update" | "gossip" | "digest" | "targets";
 
 /** How a connection ends. */
 interface End {
@@ -224,6 +226,7 @@ export class Mesh {
       recalculate: (now) => this.#recalculate(now),
     });
     this.#timers.set("gossip", now + GOSSIP_MS);
+    if (o.extensions.includes("digest")) this.#timers.set("digest", now + DIGEST_MS);
   }
 
   // What the operator asks for
@@ -312,10 +315,14 @@ export class Mesh {
     const ours = this.#peers.ourself;
     const known = this.#peers.get(features.name);
     const refusal = refusalOf({ connection, features, introduction, ours, known });
-    if (refusal) return this.#refuse(connection, refusal, now);
+    if (refusal) {
+      this.#refuse(connection, refusal, now);
+      if (refusal.ourself) this.#refuseOtherEnd(features.connectionId, refusal, now);
+      return;
+    }
 
     // Asked for before anything changes: whether the peer hears of the mesh in another way.
-    const reachable = this.#routes.unicast().has(features.name);
+    const reachable = this.#routes.leadTo(features.name);
     const before = this.#byPeer.get(features.name);
     if (before && !this.#breakTie(before, connection, introduction, now)) return;
     const { connectionLimit } = this.#o;
@@ -572,6 +579,13 @@ export class Mesh {
     );
   }
 
+  /** A connection that leads to ourselves has two ends here. */
+  #refuseOtherEnd(halfUid: bigint, refusal: Refusal, now: Instant): void {
+    for (const connection of this.#connections.values()) {
+      if (connection.halfUid === halfUid && !connection.with) return this.#refuse(connection, refusal, now);
+    }
+  }
+
   #end(connection: Connection, end: End, now: Instant): void {
     if (!this.#connections.delete(connection.id)) return;
     const { reason, retry } = end;
@@ -661,13 +675,16 @@ export class Mesh {
       case "garbage":
         return this.#collectGarbage(now);
       case "topology update": {
-        const news = new TopologyNews(this.#peers, [...this.#updated, this.name]);
+        const news = newsOf(this.#peers, [...this.#updated, this.name]);
         this.#updated.clear();
         return this.#hub.gossip(TOPOLOGY, NO_PEER, news, now);
       }
       case "gossip":
         this.#timers.set("gossip", now + GOSSIP_MS);
         return this.#hub.tellNeighbours(now);
+      case "digest":
+        this.#timers.set("digest", now + DIGEST_MS);
+        return this.#hub.tellDigests();
       case "targets":
         return this.#checkTargets(now);
       default:

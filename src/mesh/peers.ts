@@ -8,6 +8,7 @@
 import { NO_PEER, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
 import type { ConnectionRecord, PeerRecord } from "../wire/topology.ts";
+import { NameMap } from "./name_map.ts";
 import { ShortIds } from "./short_ids.ts";
 
 /** Peers there may be, ourselves included: as many as there are short ids. More are not taken. */
@@ -24,26 +25,21 @@ export interface PeerNode {
   readonly name: PeerName;
   /** Replaced as a whole. */
   record: PeerRecord;
-  /** Far ends of the record's connections, itself and unknown ones left out. */
-  links: readonly PeerLink[];
-  /** Some far end found no room when the record came. */
+  /** Far ends, one for each of the record's connections; undefined for the peer itself, and where there was no room. */
+  links: readonly (PeerNode | undefined)[];
+  /** `links` is not right yet, or some far end found no room. */
   incomplete: boolean;
-  /** Far ends of established links; made when asked for. */
-  establishedTo: Set<PeerNode> | undefined;
+  /** Far ends of connections that both records have as established; see `linkSymmetric()`. */
+  symmetric: readonly PeerNode[];
   /** Number of the last search that came by. */
   mark: number;
-}
-
-export interface PeerLink {
-  readonly to: PeerNode;
-  readonly established: boolean;
+  /** Its peer is not known any more, or by another node. */
+  gone: boolean;
 }
 
 export interface MergeResult {
-  /** The peers that the update was about. */
-  readonly names: readonly PeerName[];
   /** Those whose record is now another one: what is to be passed on. */
-  readonly improved: readonly PeerName[];
+  readonly improved: readonly PeerNode[];
   /** Our own record has a new version and is to be told. */
   readonly ourselfChanged: boolean;
   /** Records that found no room. */
@@ -55,14 +51,19 @@ export function isPlaceholder(record: PeerRecord): boolean {
   return record.uid === 0n && record.version === 0n;
 }
 
+const NO_NODES: readonly PeerNode[] = [];
+
 export class Peers {
-  readonly #byName = new Map<PeerName, PeerNode>();
+  readonly #byName = new NameMap<PeerNode>();
+  /** Oldest first. */
+  #nodes: PeerNode[] = [];
   readonly #ourself: PeerNode;
   readonly #shortIds = new ShortIds();
   readonly #random: Random;
   #connections = 0;
   #generation = 0;
   #searches = 0;
+  #symmetricGeneration = -1;
   /** All short ids were taken; no use to look again before somebody is gone. */
   #shortIdsExhausted = false;
 
@@ -98,12 +99,8 @@ export class Peers {
     return this.#byName.get(name);
   }
 
-  nodes(): IterableIterator<PeerNode> {
-    return this.#byName.values();
-  }
-
-  names(): IterableIterator<PeerName> {
-    return this.#byName.keys();
+  nodes(): readonly PeerNode[] {
+    return this.#nodes;
   }
 
   /** For a search: differs from every node's mark. */
@@ -125,8 +122,8 @@ export class Peers {
    * no room.
    */
   introduce(record: PeerRecord): boolean {
-    if (this.#byName.has(record.name)) return true;
-    if (this.#byName.size >= MAX_PEERS) return false;
+    if (this.#byName.get(record.name)) return true;
+    if (this.size >= MAX_PEERS) return false;
     this.#create(record);
     return true;
   }
@@ -139,31 +136,29 @@ export class Peers {
 
   /** Folds in what others know. */
   merge(records: readonly PeerRecord[]): MergeResult {
-    const names = new Set<PeerName>();
-    const improved = new Set<PeerName>();
+    const mark = this.nextMark();
+    const improved: PeerNode[] = [];
     let ourselfChanged = false;
     let refused = 0;
-    const changed: PeerNode[] = [];
     for (const record of records) {
       if (record.name === NO_PEER) continue;
-      names.add(record.name);
       const known = this.#byName.get(record.name);
       if (known === this.#ourself) {
-        ourselfChanged = this.#outdo(record) || ourselfChanged;
-      } else if (known ? known.record !== record && isNewer(record, known.record) : true) {
+        if (this.outdo(record.uid, record.version)) ourselfChanged = true;
+      } else if (!known || known.record !== record && isNewer(record, known.record)) {
         const node = known ? this.#replace(known, record) : this.#add(record);
         if (!node) {
           refused++;
-          continue;
+        } else if (node.mark !== mark) {
+          node.mark = mark;
+          improved.push(node);
         }
-        changed.push(node);
-        improved.add(record.name);
       }
     }
     // Links come last: a far end may be described further on in the same update.
-    for (const node of changed) this.#link(node);
-    if (changed.length > 0) ourselfChanged = this.#settleShortId() || ourselfChanged;
-    return { names: [...names], improved: [...improved], ourselfChanged, refused };
+    for (const node of improved) if (node.incomplete) this.#link(node);
+    if (improved.length > 0 && this.#settleShortId()) ourselfChanged = true;
+    return { improved, ourselfChanged, refused };
   }
 
   /** An earlier life of ours is still told of: our version goes beyond it. True if it had to. */
@@ -176,43 +171,71 @@ export class Peers {
   /** Forgets whom no chain of recorded connections leads to from us. */
   collectGarbage(): { readonly removed: readonly PeerRecord[]; readonly ourselfChanged: boolean } {
     const mark = this.nextMark();
-    const reached = [this.#ourself];
-    this.#ourself.mark = mark;
-    for (let i = 0; i < reached.length; i++) {
-      for (const { to } of reached[i]!.links) {
-        if (to.mark === mark) continue;
-        to.mark = mark;
-        reached.push(to);
-      }
-    }
-    if (reached.length === this.#byName.size) return { removed: [], ourselfChanged: false };
+    const reached = this.reach(mark, Infinity);
+    if (reached.length === this.size) return { removed: [], ourselfChanged: false };
     const removed: PeerRecord[] = [];
-    for (const node of this.#byName.values()) {
+    for (const node of this.#nodes) {
       if (node.mark === mark) continue;
+      node.gone = true;
       this.#byName.delete(node.name);
       this.#connections -= node.record.connections.length;
       this.#shortIds.remove(node.record.shortId, node.name);
       removed.push(node.record);
     }
+    this.#nodes = this.#nodes.filter((node) => !node.gone);
     this.#generation++;
     this.#shortIdsExhausted = false;
     for (const node of reached) if (node.incomplete) this.#link(node);
     return { removed, ourselfChanged: this.#settleShortId() };
   }
 
-  #outdo(record: PeerRecord): boolean {
-    return this.outdo(record.uid, record.version);
+  /** Marks whom recorded connections lead to from us, ourselves first, until there are so many. */
+  reach(mark: number, enough: number): readonly PeerNode[] {
+    const reached = [this.#ourself];
+    this.#ourself.mark = mark;
+    for (let i = 0; i < reached.length && reached.length < enough; i++) {
+      for (const to of reached[i]!.links) {
+        if (to === undefined || to.mark === mark) continue;
+        to.mark = mark;
+        reached.push(to);
+      }
+    }
+    return reached;
+  }
+
+  /** Makes `symmetric` of all nodes right, unless it is. */
+  linkSymmetric(): void {
+    if (this.#symmetricGeneration === this.#generation) return;
+    this.#symmetricGeneration = this.#generation;
+    const listedBy = new Map<PeerNode, PeerNode[]>();
+    for (const node of this.#nodes) listedBy.set(node, []);
+    for (const node of this.#nodes) for (const to of establishedLinks(node)) listedBy.get(to)!.push(node);
+    for (const [node, listing] of listedBy) {
+      const mark = this.nextMark();
+      for (const other of listing) other.mark = mark;
+      const symmetric = establishedLinks(node).filter((to) => to.mark === mark);
+      node.symmetric = symmetric.length > 0 ? symmetric : NO_NODES;
+    }
   }
 
   #add(record: PeerRecord): PeerNode | undefined {
-    const room = this.#byName.size < MAX_PEERS && this.#connections + record.connections.length <= MAX_CONNECTIONS;
+    const room = this.size < MAX_PEERS && this.#connections + record.connections.length <= MAX_CONNECTIONS;
     return room ? this.#create(record) : undefined;
   }
 
   #create(record: PeerRecord): PeerNode {
     const { name } = record;
-    const node: PeerNode = { name, record, links: [], incomplete: false, establishedTo: undefined, mark: 0 };
+    const node: PeerNode = {
+      name,
+      record,
+      links: NO_NODES,
+      incomplete: record.connections.length > 0,
+      symmetric: NO_NODES,
+      mark: 0,
+      gone: false,
+    };
     this.#byName.set(name, node);
+    this.#nodes.push(node);
     this.#connections += record.connections.length;
     this.#shortIds.add(record.shortId, name);
     this.#generation++;
@@ -227,6 +250,8 @@ export class Peers {
       this.#shortIds.remove(node.record.shortId, node.name);
       this.#shortIds.add(record.shortId, node.name);
     }
+    // Mostly it is the state of a connection that is new, not its far end.
+    if (!haveSameFarEnds(node.record, record)) node.incomplete = true;
     node.record = record;
     this.#generation++;
     return node;
@@ -234,17 +259,14 @@ export class Peers {
 
   /** Finds the far ends of a record's connections; those that nobody has described become placeholders. */
   #link(node: PeerNode): void {
-    const links: PeerLink[] = [];
-    node.incomplete = false;
-    for (const { peer, established } of node.record.connections) {
-      if (peer === node.name || peer === NO_PEER) continue;
-      const to = this.#byName.get(peer) ?? this.#add(placeholder(peer));
-      if (to) links.push({ to, established });
-      else node.incomplete = true;
-    }
-    node.links = links;
-    node.establishedTo = undefined;
     this.#generation++;
+    node.incomplete = false;
+    node.links = node.record.connections.map(({ peer }) => {
+      if (peer === node.name || peer === NO_PEER) return undefined;
+      const to = this.#byName.get(peer) ?? this.#add(placeholder(peer));
+      if (!to) node.incomplete = true;
+      return to;
+    });
   }
 
   #changeOurself(change: Partial<PeerRecord>): void {
@@ -272,10 +294,19 @@ export function isNewer(theirs: PeerRecord, ours: PeerRecord): boolean {
   return theirs.shortId !== undefined && ours.shortId === undefined;
 }
 
-/** Far ends that `node` calls established. */
-export function establishedTo(node: PeerNode): Set<PeerNode> {
-  node.establishedTo ??= new Set(node.links.filter((link) => link.established).map((link) => link.to));
-  return node.establishedTo;
+function haveSameFarEnds(a: PeerRecord, b: PeerRecord): boolean {
+  if (a.connections.length !== b.connections.length) return false;
+  for (let i = 0; i < a.connections.length; i++) if (a.connections[i]!.peer !== b.connections[i]!.peer) return false;
+  return true;
+}
+
+/** Far ends that the node's record calls established. */
+function establishedLinks(node: PeerNode): PeerNode[] {
+  const links: PeerNode[] = [];
+  node.links.forEach((to, i) => {
+    if (to && node.record.connections[i]!.established) links.push(to);
+  });
+  return links;
 }
 
 function placeholder(name: PeerName): PeerRecord {

@@ -7,7 +7,7 @@
  */
 import { NO_PEER, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
-import { establishedTo, type PeerNode, type Peers } from "./peers.ts";
+import type { PeerNode, Peers } from "./peers.ts";
 
 /** Destination → next hop; ourselves → NO_PEER. */
 export type UnicastTable = ReadonlyMap<PeerName, PeerName>;
@@ -35,6 +35,24 @@ export class Routes {
 
   unicastAll(): UnicastTable {
     return this.#unicast(this.#tables(false), false);
+  }
+
+  /** Whether established connections lead to a peer, found without a table. */
+  leadTo(name: PeerName): boolean {
+    const wanted = this.#peers.node(name);
+    if (!wanted) return false;
+    this.#peers.linkSymmetric();
+    const mark = this.#peers.nextMark();
+    const reached = [this.#peers.ourNode];
+    this.#peers.ourNode.mark = mark;
+    for (let i = 0; i < reached.length && wanted.mark !== mark; i++) {
+      for (const to of reached[i]!.symmetric) {
+        if (to.mark === mark) continue;
+        to.mark = mark;
+        reached.push(to);
+      }
+    }
+    return wanted.mark === mark;
   }
 
   /** Neighbours to which a broadcast of `source` goes on from here, ascending by name; empty for an unknown source. */
@@ -86,7 +104,7 @@ export class Routes {
   }
 
   #neighbours(): PeerName[] {
-    return this.#peers.ourNode.links.map((link) => link.to.name).sort(ascending);
+    return linksOf(this.#peers.ourNode, false).map((node) => node.name).sort(ascending);
   }
 
   #weights(): ReadonlyMap<PeerName, number> {
@@ -103,18 +121,7 @@ export class Routes {
   #reaches(count: number): boolean {
     const { unicast } = this.#tables(false);
     if (unicast) return unicast.size >= count;
-    if (this.#peers.size < count) return false;
-    const mark = this.#peers.nextMark();
-    const reached = [this.#peers.ourNode];
-    this.#peers.ourNode.mark = mark;
-    for (let i = 0; i < reached.length && reached.length < count; i++) {
-      for (const { to } of reached[i]!.links) {
-        if (to.mark === mark) continue;
-        to.mark = mark;
-        reached.push(to);
-      }
-    }
-    return reached.length >= count;
+    return this.#peers.size >= count && this.#peers.reach(this.#peers.nextMark(), count).length >= count;
   }
 }
 
@@ -143,29 +150,35 @@ export function drawWeighted(weights: Map<PeerName, number>, count: number, rand
 }
 
 function searchUnicast(peers: Peers, established: boolean): UnicastTable {
+  if (established) peers.linkSymmetric();
   const us = peers.ourNode;
   const mark = peers.nextMark();
   const hops = new Map<PeerName, PeerName>([[us.name, NO_PEER]]);
   us.mark = mark;
-  let level = [us];
+  let level: Visit[] = [{ node: us, hop: NO_PEER }];
   while (level.length > 0 && hops.size < peers.size) {
-    const next: PeerNode[] = [];
-    for (const node of level) {
-      const inherited = hops.get(node.name)!;
-      for (const link of node.links) {
-        const { to } = link;
-        if (to.mark === mark || established && !(link.established && establishedTo(to).has(node))) continue;
+    const next: Visit[] = [];
+    for (const { node, hop } of level) {
+      for (const to of established ? node.symmetric : node.links) {
+        if (to === undefined || to.mark === mark) continue;
         to.mark = mark;
-        hops.set(to.name, node === us ? to.name : inherited);
-        next.push(to);
+        const visit = { node: to, hop: node === us ? to.name : hop };
+        hops.set(to.name, visit.hop);
+        next.push(visit);
       }
     }
-    level = next.sort(byName);
+    level = next.sort((a, b) => a.node.name - b.node.name);
   }
   return hops;
 }
 
+interface Visit {
+  readonly node: PeerNode;
+  readonly hop: PeerName;
+}
+
 function searchBroadcast(peers: Peers, source: PeerNode, established: boolean): readonly PeerName[] {
+  if (established) peers.linkSymmetric();
   const us = peers.ourNode;
   const mark = peers.nextMark();
   let reached = 1;
@@ -174,36 +187,30 @@ function searchBroadcast(peers: Peers, source: PeerNode, established: boolean): 
   while (level.length > 0) {
     const next: PeerNode[] = [];
     for (const node of level) {
-      if (node === us) return neighboursNotReached(us, mark, established);
+      if (node === us) return namesNotMarked(linksOf(us, established), mark);
       if (reached === peers.size) return []; // nobody is left for us to serve
-      for (const link of node.links) {
-        const { to } = link;
-        if (to.mark === mark || established && !(link.established && establishedTo(to).has(node))) continue;
+      for (const to of established ? node.symmetric : node.links) {
+        if (to === undefined || to.mark === mark) continue;
         to.mark = mark;
         reached++;
         next.push(to);
       }
     }
-    level = next.sort(byName);
+    level = next.sort((a, b) => a.name - b.name);
   }
   return [];
 }
 
-function neighboursNotReached(us: PeerNode, mark: number, established: boolean): PeerName[] {
-  const names: PeerName[] = [];
-  for (const link of us.links) {
-    if (link.to.mark === mark || established && !(link.established && establishedTo(link.to).has(us))) continue;
-    names.push(link.to.name);
-  }
-  return names.sort(ascending);
+function namesNotMarked(nodes: readonly PeerNode[], mark: number): PeerName[] {
+  return nodes.filter((node) => node.mark !== mark).map((node) => node.name).sort(ascending);
+}
+
+function linksOf(node: PeerNode, established: boolean): readonly PeerNode[] {
+  return established ? node.symmetric : node.links.filter((to) => to !== undefined);
 }
 
 function emptyTables(): Tables {
   return { unicast: undefined, broadcast: new Map(), weights: undefined };
-}
-
-function byName(a: PeerNode, b: PeerNode): number {
-  return a.name - b.name;
 }
 
 function ascending(a: number, b: number): number {

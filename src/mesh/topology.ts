@@ -2,7 +2,7 @@
 import type { PeerName } from "../lib/mac.ts";
 import type { PeerRecord } from "../wire/topology.ts";
 import type { GossipData } from "./gossip.ts";
-import type { Peers } from "./peers.ts";
+import type { PeerNode, Peers } from "./peers.ts";
 
 export const TOPOLOGY = "topology";
 
@@ -11,42 +11,50 @@ const PAYLOAD_OCTETS = 4 << 20;
 const RECORD_OCTETS = 64;
 const CONNECTION_OCTETS = 48;
 
-/** Names whose records are to be told, as they are when they are sent. */
+/** Peers whose records are to be told, as they are when they are sent. */
 export class TopologyNews implements GossipData {
   readonly #peers: Peers;
-  readonly #names: ReadonlySet<PeerName>;
+  readonly #nodes: readonly PeerNode[];
   /** What was encoded last: one piece of news goes to many neighbours. */
   #encoded: readonly (readonly PeerRecord[])[] = [];
   #generation = -1;
 
-  constructor(peers: Peers, names: Iterable<PeerName>) {
+  /** @param nodes each once */
+  constructor(peers: Peers, nodes: readonly PeerNode[]) {
     this.#peers = peers;
-    this.#names = new Set(names);
+    this.#nodes = nodes;
   }
 
   merge(later: GossipData): GossipData {
-    return new TopologyNews(this.#peers, this.#names.union((later as TopologyNews).#names));
+    const mark = this.#peers.nextMark();
+    const nodes = this.#nodes.slice();
+    for (const node of nodes) node.mark = mark;
+    for (const node of (later as TopologyNews).#nodes) if (node.mark !== mark) nodes.push(node);
+    return new TopologyNews(this.#peers, nodes);
   }
 
   encode(): readonly (readonly PeerRecord[])[] {
     if (this.#generation !== this.#peers.generation) {
-      this.#encoded = inPayloads(this.#records());
+      this.#encoded = inPayloads(this.#nodes.filter((node) => !node.gone).map((node) => node.record));
       this.#generation = this.#peers.generation;
     }
     return this.#encoded;
   }
+}
 
-  *#records(): Generator<PeerRecord> {
-    for (const name of this.#names) {
-      const record = this.#peers.get(name);
-      if (record) yield record;
-    }
+/** What is known of peers with these names. */
+export function newsOf(peers: Peers, names: Iterable<PeerName>): TopologyNews {
+  const nodes = new Set<PeerNode>();
+  for (const name of names) {
+    const node = peers.node(name);
+    if (node) nodes.add(node);
   }
+  return new TopologyNews(peers, [...nodes]);
 }
 
 /** Everything we know. */
 export function completeTopology(peers: Peers): TopologyNews {
-  return new TopologyNews(peers, peers.names());
+  return new TopologyNews(peers, peers.nodes());
 }
 
 /** Cuts a topology into payloads that are no longer than a message may be; mostly one. */

@@ -30,6 +30,8 @@ export class World {
   /** Changes with everything that happened. */
   traceHash = 0;
   events = 0;
+  /** How often each kind of thing happened. */
+  readonly counts = new Map<string, number>();
   readonly #o: WorldOptions;
   readonly #surroundings: Surroundings;
 
@@ -97,6 +99,7 @@ export class World {
 
   #trace(host: SimHost, what: string, detail: number): void {
     this.events++;
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
     let h = this.traceHash;
     for (
       const word of [
