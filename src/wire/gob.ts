@@ -292,6 +292,19 @@ export class GobReader {
     return decodeText(this.octets, at, this.octetsRead);
   }
 
+  /** As `readString()`; undefined, and passed over, where it has more octets. */
+  readStringWithin(maxOctets: number): string | undefined {
+    const at = this.readSpan();
+    return this.octetsRead > maxOctets ? undefined : decodeText(this.octets, at, this.octetsRead);
+  }
+
+  /** The type of a field of a struct, by its number. @param id of the struct's type */
+  typeOfField(id: number, field: number): number {
+    const wire = this.#types.get(id);
+    if (wire?.kind !== "struct") throw malformed(`type ${id} is no struct`);
+    return wire.ids[field]!;
+  }
+
   /** Passes over a field of a struct, by its number. @param id of the struct's type */
   skipField(id: number, field: number): void {
     const wire = this.#types.get(id);
