@@ -32,6 +32,8 @@ export interface SliceSchema {
   readonly kind: "slice";
   readonly typeName: string;
   readonly element: Schema;
+  /** Elements at most; reading refuses more. */
+  readonly most: number;
 }
 
 export interface MapSchema {
@@ -39,6 +41,8 @@ export interface MapSchema {
   readonly typeName: string;
   readonly key: Schema;
   readonly element: Schema;
+  /** Pairs at most; reading refuses more. */
+  readonly most: number;
 }
 
 export interface StructSchema {
@@ -69,8 +73,12 @@ export function unsigned(bits: number): SchemaOf<number> {
   return { kind: "number", bits };
 }
 
-export function slice<T>(element: SchemaOf<T>, typeName = ""): SliceSchema & Typed<readonly T[]> {
-  return { kind: "slice", typeName, element };
+export function slice<T>(
+  element: SchemaOf<T>,
+  typeName = "",
+  most = Infinity,
+): SliceSchema & Typed<readonly T[]> {
+  return { kind: "slice", typeName, element, most };
 }
 
 /** Its values are lists of pairs, in the order of the wire. */
@@ -78,8 +86,9 @@ export function map<K, T>(
   key: SchemaOf<K>,
   element: SchemaOf<T>,
   typeName = "",
+  most = Infinity,
 ): MapSchema & Typed<readonly (readonly [K, T])[]> {
-  return { kind: "map", typeName, key, element };
+  return { kind: "map", typeName, key, element, most };
 }
 
 /** @param fields in the order in which Go declares them */
@@ -224,9 +233,10 @@ export class GobReader {
     return before + step;
   }
 
-  /** A count of octets or elements, each of which takes an octet at least: never more than are left. */
-  readCount(): number {
+  /** A count of octets or elements, each of which takes an octet at least: never more than are left. @param most that may be */
+  readCount(most = Infinity): number {
     const count = this.readNumber(Number.MAX_SAFE_INTEGER);
+    if (count > most) throw malformed(`${count} elements, at most ${most} may be`);
     if (count > this.#end - this.#at) {
       throw malformed(`${count} octets or elements announced, ${this.#end - this.#at} octets left`);
     }
@@ -411,7 +421,7 @@ export class GobReader {
     const element = this.#plan(schema.element, this.elementOf(schema, id));
     return (reader, depth) => {
       const values: unknown[] = [];
-      for (let left = reader.readCount(); left > 0; left--) values.push(element(reader, depth + 1));
+      for (let left = reader.readCount(schema.most); left > 0; left--) values.push(element(reader, depth + 1));
       return values;
     };
   }
@@ -424,7 +434,7 @@ export class GobReader {
     const element = this.#plan(schema.element, type.element);
     return (reader, depth) => {
       const pairs: [unknown, unknown][] = [];
-      for (let left = reader.readCount(); left > 0; left--) {
+      for (let left = reader.readCount(schema.most); left > 0; left--) {
         const k = key(reader, depth + 1);
         pairs.push([k, element(reader, depth + 1)]);
       }
