@@ -104,12 +104,7 @@ export class Query {
 
   /** Whether the first question's name is the zone's or lies below it. @param zone a key; not empty */
   isWithin(zone: string): boolean {
-    const { key } = this;
-    if (!key.endsWith(zone)) return false;
-    const boundary = key.length - zone.length;
-    let start = 0;
-    while (start < boundary) start += 1 + key.charCodeAt(start);
-    return start === boundary;
+    return isWithin(this.key, zone);
   }
 
   #readQuestion(): boolean {
@@ -278,6 +273,15 @@ export class Answer {
 }
 
 // ── Names ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Whether a name is a zone's or lies below it, by their keys. */
+export function isWithin(key: string, zone: string): boolean {
+  if (!key.endsWith(zone)) return false;
+  const boundary = key.length - zone.length;
+  let start = 0;
+  while (start < boundary) start += 1 + key.charCodeAt(start);
+  return start === boundary;
+}
 
 /** The key of a name written with dots, the last of which may be missing; undefined where it is no name of DNS. */
 export function parseName(text: string): string | undefined {
