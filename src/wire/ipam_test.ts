@@ -1,9 +1,19 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import {
+  claimsOf,
+  nodeOf,
+  peerOf,
+  rangeOf,
+  readVectors,
+  ringOf,
+  type VectorClaims,
+  type VectorNode,
+  type VectorRing,
+} from "../../test/ipam_vectors.ts";
 import { mutated } from "../../test/mutated.ts";
 import { WireError } from "../lib/errors.ts";
-import { parseIpv4 } from "../lib/ip.ts";
-import { parsePeerName, type PeerName } from "../lib/mac.ts";
+import type { PeerName } from "../lib/mac.ts";
 import { encodeGob, map, slice, STRING, struct, UINT, unsigned } from "./gob.ts";
 import {
   decodeIpamMessage,
@@ -26,28 +36,10 @@ import {
 
 // Against what Go makes ---------------------------------------------------------------------------
 
-interface VectorRing {
-  start: string;
-  end: string;
-  peer: string;
-  entries: { token: string; peer: string; version: number; free: number }[];
-  seeds: string[] | null;
-}
-
-interface VectorProposal {
-  round: number;
-  proposer: { name: string; uid: string };
-}
-
 interface VectorState {
   now: string;
   nicknames: Record<string, string>;
-  paxos: {
-    node: { name: string; uid: string };
-    promise: VectorProposal;
-    accepted: VectorProposal;
-    accepted_val: { value: string[]; origin: VectorProposal };
-  }[] | null;
+  paxos: ({ node: VectorNode } & VectorClaims)[] | null;
   ring: VectorRing | null;
 }
 
@@ -57,7 +49,7 @@ interface StateCase {
   state: VectorState;
 }
 
-for (const { hex, note, state } of read<{ cases: StateCase[] }>("ipam-state.json").cases) {
+for (const { hex, note, state } of readVectors<{ cases: StateCase[] }>("ipam-state.json").cases) {
   Deno.test(`decodeIpamState() and encodeIpamState() agree with the vectors on ${note}`, () => {
     const octets = Uint8Array.fromHex(hex);
     const decoded = decodeIpamState(octets);
@@ -75,7 +67,7 @@ interface MessageCase {
   state?: VectorState;
 }
 
-for (const message of read<{ cases: MessageCase[] }>("ipam-messages.json").cases) {
+for (const message of readVectors<{ cases: MessageCase[] }>("ipam-messages.json").cases) {
   Deno.test(`decodeIpamMessage() and encodeIpamMessage() agree with the vectors on ${message.hex.slice(-48)}`, () => {
     const octets = Uint8Array.fromHex(message.hex);
     const decoded = decodeIpamMessage(octets);
@@ -88,7 +80,9 @@ for (const message of read<{ cases: MessageCase[] }>("ipam-messages.json").cases
 }
 
 for (
-  const { key, hex, value } of read<{ values: { key: string; hex: string; value: VectorRing }[] }>("persistence.json")
+  const { key, hex, value } of readVectors<{ values: { key: string; hex: string; value: VectorRing }[] }>(
+    "persistence.json",
+  )
     .values
 ) {
   if (key !== "ring") continue;
@@ -105,7 +99,7 @@ interface Scenario {
 }
 
 Deno.test("decodePaxosClaims() and encodePaxosClaims() agree with the vectors", () => {
-  const all = read<{ scenarios: Scenario[] }>("paxos.json").scenarios.flatMap(({ steps }) => steps);
+  const all = readVectors<{ scenarios: Scenario[] }>("paxos.json").scenarios.flatMap(({ steps }) => steps);
   const states = all.flatMap(({ state_hex }) => state_hex ?? []);
   assert.ok(states.length > 5);
   for (const hex of states) {
@@ -216,41 +210,16 @@ function throwsWireErrorAtMost(work: () => void): void {
 
 function messageOf({ type, start, end, state }: MessageCase): IpamMessage {
   if (type === "ring update") return { type: "ring", state: stateOf(state!) };
-  const range = { start: parseIpv4(start!)!, end: parseIpv4(end!)! };
+  const range = rangeOf([start!, end!]);
   return { type: type === "space request" ? "request" : "denied", range };
 }
 
 function stateOf({ now, nicknames, paxos, ring }: VectorState): IpamState {
   return {
     now: BigInt(now),
-    nicknames: Object.entries(nicknames).map(([name, nickname]) => [parsePeerName(name)!, nickname]),
-    paxos: paxos?.map(({ node, promise, accepted, accepted_val }) => [nodeOf(node), {
-      promise: proposalOf(promise),
-      accepted: proposalOf(accepted),
-      acceptedValue: {
-        value: accepted_val.value.map((name) => parsePeerName(name)!),
-        origin: proposalOf(accepted_val.origin),
-      },
-    }]),
+    nicknames: Object.entries(nicknames).map(([name, nickname]) => [peerOf(name), nickname]),
+    paxos: paxos?.map(({ node, ...claims }) => [nodeOf(node), claimsOf(claims)]),
     ring: ring === null ? undefined : ringOf(ring),
-  };
-}
-
-function nodeOf({ name, uid }: { name: string; uid: string }): NodeId {
-  return { name: parsePeerName(name)!, uid: BigInt(uid) };
-}
-
-function proposalOf({ round, proposer }: VectorProposal): ProposalId {
-  return { round, proposer: nodeOf(proposer) };
-}
-
-function ringOf({ start, end, peer, entries, seeds }: VectorRing): RingValue {
-  return {
-    start: parseIpv4(start)!,
-    end: parseIpv4(end)!,
-    peer: parsePeerName(peer)!,
-    entries: entries.map((e) => ({ ...e, token: parseIpv4(e.token)!, peer: parsePeerName(e.peer)! })),
-    seeds: (seeds ?? []).map((name) => parsePeerName(name)!),
   };
 }
 
@@ -261,8 +230,4 @@ function unordered({ nicknames, paxos, ...rest }: IpamState): unknown {
     nicknames: new Map(nicknames),
     paxos: paxos && new Map(paxos.map(([{ name, uid }, claims]) => [`${name} ${uid}`, claims])),
   };
-}
-
-function read<T>(name: string): T {
-  return JSON.parse(Deno.readTextFileSync(new URL(`../../test/fixtures/vectors/${name}`, import.meta.url)));
 }
