@@ -78,7 +78,8 @@ export class NameIndex {
   }
 
   add(entry: Entry): void {
-    if (entry.key !== undefined) addTo(this.#names, entry.key, entry);
+    if (entry.key === undefined) return;
+    addTo(this.#names, entry.key, entry);
     if (typeof entry.data === "number") addTo(this.#addresses, entry.data, entry);
   }
 

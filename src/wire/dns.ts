@@ -469,6 +469,25 @@ export function decodeDns(octets: Uint8Array): DnsMessage {
   );
 }
 
+/** A copy with another id. */
+export function withId(octets: Uint8Array, id: number): Uint8Array {
+  const copied = octets.slice();
+  copied[0] = id >>> 8;
+  copied[1] = id;
+  return copied;
+}
+
+/**
+ * Whether these octets answer a query: they say that they do, have this id, and repeat its question.
+ * @param questionEnd of the query's first question; further ones are not compared
+ */
+export function isAnswerTo(octets: Uint8Array, query: Uint8Array, id: number, questionEnd: number): boolean {
+  if (octets.length < questionEnd || word(octets, 0) !== id) return false;
+  if ((word(octets, 2) & (FLAG.QR | OPCODE)) !== FLAG.QR || word(octets, 4) !== word(query, 4)) return false;
+  for (let i = HEADER_OCTETS; i < questionEnd; i++) if (LOWER[octets[i]!] !== LOWER[query[i]!]) return false;
+  return true;
+}
+
 /** A query for one type of a name. */
 export function encodeQuery(id: number, name: string, type: "A" | "PTR" | "AAAA" | "SRV" | "TXT" | "ANY"): Uint8Array {
   const additionals = [{ type: "OPT", name: ".", udpPayloadSize: MAX_UDP_OCTETS, flags: 0, options: [] }];
