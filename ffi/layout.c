@@ -76,6 +76,11 @@ static void structs(void) {
   FIELD(sockaddr_in, sin_port);
   FIELD(sockaddr_in, sin_addr);
 
+  STRUCT(in_pktinfo);
+  FIELD(in_pktinfo, ipi_ifindex);
+  FIELD(in_pktinfo, ipi_spec_dst);
+  FIELD(in_pktinfo, ipi_addr);
+
   STRUCT(sockaddr_un);
   FIELD(sockaddr_un, sun_family);
   FIELD(sockaddr_un, sun_path);
@@ -200,7 +205,9 @@ static void constants(void) {
   CONSTANT(MSG_NOSIGNAL);
   CONSTANT(IPPROTO_IP);
   CONSTANT(IPPROTO_TCP);
+  CONSTANT(IP_PKTINFO);
   CONSTANT(IP_MTU_DISCOVER);
+  CONSTANT(IP_RECVERR);
   CONSTANT(IP_PMTUDISC_DONT);
   CONSTANT(IP_PMTUDISC_DO);
   CONSTANT(IP_MTU);

@@ -102,6 +102,9 @@ export const linger = new Struct(8, { l_onoff: [0, 4], l_linger: [4, 4] });
 /** netinet/in.h; port and address in network order. */
 export const sockaddr_in = new Struct(16, { sin_family: [0, 2], sin_port: [2, 2], sin_addr: [4, 4] });
 
+/** netinet/in.h; addresses in network order. */
+export const in_pktinfo = new Struct(12, { ipi_ifindex: [0, 4], ipi_spec_dst: [4, 4], ipi_addr: [8, 4] });
+
 /** sys/un.h */
 export const sockaddr_un = new Struct(110, { sun_family: [0, 2], sun_path: [2, 108] });
 
@@ -201,6 +204,7 @@ export const STRUCTS = {
   cmsghdr,
   linger,
   sockaddr_in,
+  in_pktinfo,
   sockaddr_un,
   sockaddr_ll,
   sockaddr_nl,
@@ -268,7 +272,9 @@ export const C = {
   // netinet/in.h, tcp.h, udp.h
   IPPROTO_IP: 0,
   IPPROTO_TCP: 6,
+  IP_PKTINFO: 8,
   IP_MTU_DISCOVER: 10,
+  IP_RECVERR: 11,
   IP_PMTUDISC_DONT: 0,
   IP_PMTUDISC_DO: 2,
   IP_MTU: 14,
