@@ -7,6 +7,7 @@
 import type { Ipv4 } from "../lib/ip.ts";
 import type { Logger } from "../lib/log.ts";
 import { type Deadline, earlier, type Instant } from "../lib/time.ts";
+import type { PeerName } from "../lib/mac.ts";
 import type { ConnectionId, Mesh, MeshOutput } from "../mesh/mesh.ts";
 import { Session, type SessionCrypto } from "../mesh/session.ts";
 import type { Clock } from "../host/clock.ts";
@@ -31,6 +32,18 @@ export interface ControlLoopOptions {
   readonly onTargetsChanged: () => void;
 }
 
+/** Another core that the loop drives along with the mesh, on channels of its own: addresses, names. */
+export interface Companion {
+  /** Carries out what its core asks for. Called after every input, in turn with the mesh, until nothing is left to do. */
+  drain(now: Instant): void;
+  handleTimeout(now: Instant): void;
+  pollTimeout(): Deadline | undefined;
+  /** The peer is no longer part of the mesh. */
+  handlePeerGone?(name: PeerName, now: Instant): void;
+  /** Peers may have come, gone or begun another life. */
+  handleTopology?(now: Instant): void;
+}
+
 /** Sockets that may wait to be let in; further ones are closed. */
 const WAITING_LIMIT = 256;
 
@@ -48,6 +61,7 @@ export class ControlLoop {
   readonly #o: ControlLoopOptions;
   readonly #conversations = new Map<ConnectionId, Conversation>();
   readonly #dials = new Map<ConnectionId, Dial>();
+  readonly #companions: Companion[] = [];
   /** Whose sessions have octets for their sockets. */
   readonly #unsent = new Set<Conversation>();
   #listener: Listener | undefined;
@@ -61,6 +75,11 @@ export class ControlLoop {
 
   constructor(o: ControlLoopOptions) {
     this.#o = o;
+  }
+
+  /** Before the first connection. */
+  add(companion: Companion): void {
+    this.#companions.push(companion);
   }
 
   /** @throws SysError EADDRINUSE, say */
@@ -214,6 +233,7 @@ export class ControlLoop {
       }
       this.#o.mesh.handleTimeout(now);
       this.#o.carriers.handleTimeout(now);
+      for (const companion of this.#companions) companion.handleTimeout(now);
     });
   }
 
@@ -230,8 +250,13 @@ export class ControlLoop {
   }
 
   #carryOut(): void {
-    const { mesh } = this.#o;
-    for (let output = mesh.poll(); output !== undefined; output = mesh.poll()) this.#act(output);
+    const { mesh, clock } = this.#o;
+    let output = mesh.poll();
+    do {
+      for (; output !== undefined; output = mesh.poll()) this.#act(output);
+      for (const companion of this.#companions) companion.drain(clock.monotonicMs());
+      output = mesh.poll();
+    } while (output !== undefined);
   }
 
   #act(output: MeshOutput): void {
@@ -263,10 +288,12 @@ export class ControlLoop {
       case "overlayControl":
         return carriers.handleControl(output.id, output.overlay, output.subTag, output.payload, now());
       case "routesChanged":
+        for (const companion of this.#companions) companion.handleTopology?.(now());
         return carriers.routesChanged();
       case "targetsChanged":
         return this.#o.onTargetsChanged();
       case "peerGone":
+        for (const companion of this.#companions) companion.handlePeerGone?.(output.name, now());
         return;
       default:
         output satisfies never;
@@ -301,6 +328,7 @@ export class ControlLoop {
 
   #nextDeadline(): Deadline | undefined {
     let next = earlier(this.#o.mesh.pollTimeout(), this.#o.carriers.pollTimeout());
+    for (const companion of this.#companions) next = earlier(next, companion.pollTimeout());
     for (const { introduced, session } of this.#conversations.values()) {
       if (!introduced) next = earlier(next, session.pollTimeout());
     }
