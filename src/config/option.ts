@@ -3,7 +3,7 @@
  * options.ts; parsing, help, completions and the line a router is started again with all come from there.
  */
 import { OptionError } from "../lib/errors.ts";
-import { type Cidr, type Ipv4, networkOf, parseCidr, parseIpv4 } from "../lib/ip.ts";
+import { type Cidr, type Endpoint, type Ipv4, networkOf, parseCidr, parseEndpoint, parseIpv4 } from "../lib/ip.ts";
 import { type ListenAddress, parseListenAddress } from "../lib/listen_address.ts";
 import { parsePeerName, type PeerName } from "../lib/mac.ts";
 
@@ -188,6 +188,56 @@ export function listenAddress(
         throw unusable(d.flag, text, "address:port, or the absolute path of a socket, expected");
       }
       return parsed;
+    },
+  });
+}
+
+/** `a.b.c.d:port`, `a.b.c.d` or `:port`. */
+export function endpoint(d: Declaration & { defaultPort: number }): Option<Endpoint | undefined> {
+  return single(d, {
+    value: "IP:PORT",
+    default: undefined,
+    expected: "an IPv4 address and a port",
+    parse(given) {
+      const host = given.startsWith(":") ? `0.0.0.0${given}` : given;
+      const parsed = parseEndpoint(host.includes(":") ? host : `${host}:${d.defaultPort}`);
+      return parsed?.port === 0 ? undefined : parsed;
+    },
+  });
+}
+
+/** As Go writes durations, `5s`, `1m30s` or `500ms`, or a number of seconds; in milliseconds. */
+export function duration(d: Declaration & { default: number; to: number }): Option<number> {
+  return single<number, number>(d, {
+    value: "TIME",
+    default: d.default,
+    expected: "a time such as 5s",
+    parse(given) {
+      const ms = parseDuration(given);
+      return ms === undefined || ms > d.to ? undefined : ms;
+    },
+  });
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+function parseDuration(text: string): number | undefined {
+  if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
+  if (!/^(\d{1,9}(\.\d{1,9})?(ms|s|m|h))+$/.test(text)) return undefined;
+  const parts = text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g);
+  return Math.round([...parts].reduce((sum, [, count, unit]) => sum + Number(count) * UNIT_MS[unit!]!, 0));
+}
+
+/** A zone of DNS; its final dot may be left out, and is there afterwards. */
+export function domain(d: Declaration & { default: string }): Option<string> {
+  return single<string, string>(d, {
+    value: "NAME",
+    default: d.default,
+    expected: "a domain such as weave.local",
+    parse(given) {
+      const name = given.replace(/\.$/, "");
+      const labels = name.split(".").every((label) => /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/i.test(label));
+      return labels && name.length <= 200 ? `${name}.` : undefined;
     },
   });
 }

@@ -7,12 +7,15 @@
  */
 import { resolve } from "node:path";
 import { OptionError } from "../lib/errors.ts";
-import type { Cidr, Ipv4 } from "../lib/ip.ts";
+import type { Cidr, Endpoint, Ipv4 } from "../lib/ip.ts";
 import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Level } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
 import {
   address,
+  domain,
+  duration,
+  endpoint,
   type Given,
   later,
   listenAddress,
@@ -60,6 +63,17 @@ export interface RouterOptions {
   readonly dockerBridge: string;
   /** undefined: the first address of that bridge. */
   readonly dockerBridgeIp: Ipv4 | undefined;
+  readonly noDns: boolean;
+  /** Besides Docker's bridge and what is exposed; undefined: nowhere else. */
+  readonly dnsListenAddress: Endpoint | undefined;
+  /** With its final dot. */
+  readonly dnsDomain: string;
+  /** Seconds. */
+  readonly dnsTtl: number;
+  readonly dnsFallbackTimeoutMs: number;
+  readonly dnsGraceMs: number;
+  /** Absolute, or empty: no other servers. */
+  readonly resolvConf: string;
   readonly logLevel: Level;
   readonly logFormat: "text" | "json";
   /** Log what is decided about each packet. */
@@ -193,6 +207,49 @@ export const ROUTER = {
   dbPrefix: DB_PREFIX,
   dockerBridge: DOCKER_BRIDGE,
   dockerBridgeIp: DOCKER_BRIDGE_IP,
+  noDns: toggle({ flag: "no-dns", help: "answer no DNS queries, and keep no names" }),
+  dnsListenAddress: endpoint({
+    flag: "dns-listen-address",
+    defaultPort: 53,
+    help: "answer DNS queries here too, not only at Docker's bridge and at exposed addresses",
+    kind: "rare",
+  }),
+  dnsDomain: domain({
+    flag: "dns-domain",
+    default: "weave.local.",
+    help: "domain of all names; weave.local",
+    kind: "rare",
+  }),
+  dnsTtl: wholeNumber({
+    flag: "dns-ttl",
+    value: "SECONDS",
+    default: 1,
+    from: 0,
+    to: 2_147_483_647,
+    help: "how long answers may be kept; 1",
+    kind: "rare",
+  }),
+  dnsFallbackTimeoutMs: duration({
+    flag: "dns-fallback-timeout",
+    default: 5_000,
+    to: 3_600_000,
+    help: "how long another DNS server may take; 5s",
+    kind: "rare",
+  }),
+  dnsGraceMs: duration({
+    flag: "dns-grace",
+    default: 60_000,
+    to: 30 * 86_400_000,
+    help: "how long names of an unreachable peer are answered; 60s",
+    kind: "rare",
+  }),
+  resolvConf: text({
+    flag: "resolv-conf",
+    value: "PATH",
+    default: "/etc/resolv.conf",
+    help: "where other DNS servers are named",
+    kind: "rare",
+  }),
   logLevel: oneOf<Level>({
     flag: "log-level",
     value: "LEVEL",
@@ -225,12 +282,6 @@ export const LATER = {
   ipallocRange: later("ipalloc-range", "CIDR", ["--iprange", "-iprange"]),
   ipallocDefaultSubnet: later("ipalloc-default-subnet", "CIDR"),
   ipallocInit: later("ipalloc-init", "MODE"),
-  noDns: later("no-dns"),
-  dnsListenAddress: later("dns-listen-address", "IP:PORT"),
-  dnsDomain: later("dns-domain", "NAME"),
-  dnsTtl: later("dns-ttl", "SECONDS"),
-  dnsFallbackTimeout: later("dns-fallback-timeout", "TIME"),
-  resolvConf: later("resolv-conf", "PATH"),
   plugin: later("plugin"),
   proxy: later("proxy"),
   proxyListen: later("H", "ENDPOINT", ["-H"]),
@@ -304,7 +355,7 @@ export interface Surroundings {
 
 /** @param given completed by `withEnvironment(ROUTER, …)`. Throws `OptionError`. */
 export function routerOptions(given: Given, targets: readonly string[], around: Surroundings): RouterOptions {
-  const { noDiscovery, nickname, password, dbPrefix, ...same } = readOptions(ROUTER, given);
+  const { noDiscovery, nickname, password, dbPrefix, resolvConf, ...same } = readOptions(ROUTER, given);
   if (same.resume && targets.length > 0) {
     throw new OptionError("You must not specify an initial peer list in conjunction with --resume", "resume");
   }
@@ -313,6 +364,7 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     nickname: nickname ?? around.hostname(),
     password: password === "" ? undefined : password,
     dbPrefix: resolve(dbPrefix),
+    resolvConf: resolvConf === "" ? "" : resolve(resolvConf),
     discovery: !noDiscovery,
     targets,
     testIdentity: testIdentity(around.env("WEAVE_TEST_IDENTITY")),
@@ -344,5 +396,5 @@ export function laterGiven(given: Given): string[] {
 /** Switching off what is not there needs no warning. */
 function asksForNothing(flag: string, value: string): boolean {
   if (flag === "ipalloc-range") return value === "";
-  return value === "false" || ["no-dns", "no-detect-tls", "no-default-ipalloc"].includes(flag);
+  return value === "false" || ["no-detect-tls", "no-default-ipalloc"].includes(flag);
 }
