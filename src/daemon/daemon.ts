@@ -10,7 +10,7 @@ import { EventFd } from "../../ffi/eventfd.ts";
 import { openTap, type Tap } from "../../ffi/tap.ts";
 import { openUdpPair } from "../../ffi/udp.ts";
 import { serveApi } from "../api/routes.ts";
-import type { ConnectResult, RouterControl } from "../api/types.ts";
+import type { ConnectResult, Route, RouterControl } from "../api/types.ts";
 import type { RouterOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
@@ -21,16 +21,18 @@ import { type Cidr, formatCidr } from "../lib/ip.ts";
 import { type Logger, makeLogger } from "../lib/log.ts";
 import { formatMac } from "../lib/mac.ts";
 import { SystemRandom } from "../lib/random.ts";
+import type { Instant } from "../lib/time.ts";
 import { Mesh } from "../mesh/mesh.ts";
 import { Carriers } from "./carriers.ts";
 import { ControlLoop } from "./control_loop.ts";
 import { Datapath } from "./datapath.ts";
+import { Dns } from "./dns.ts";
 import { expose } from "./expose.ts";
 import { type HostStart, type HostStartOptions, startHost } from "./host_start.ts";
 import { HostWatch } from "./host_watch.ts";
 import { findPeerName } from "./identity.ts";
 import { NO_ALLOCATION } from "./no_allocation.ts";
-import { HOST, Plumbing } from "./plumbing.ts";
+import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
 import { makeReport } from "./report.ts";
 import { Targets } from "./targets.ts";
 import { markRunning, wasRunning } from "./targets_file.ts";
@@ -140,7 +142,7 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   report() {
-    const { mesh, carriers, datapath, loop, targets, watch, mtu } = this.#parts;
+    const { mesh, carriers, datapath, loop, targets, watch, mtu, dns } = this.#parts;
     return makeReport({
       options: this.#o,
       version: VERSION,
@@ -154,7 +156,12 @@ class Router implements RouterControl, AsyncDisposable {
       ready: this.#ready,
       unresolved: targets.unresolved,
       warnings: watch.warnings,
+      dns: dns?.report(),
     });
+  }
+
+  get routes(): readonly Route[] {
+    return this.#parts.dns?.routes() ?? [];
   }
 
   connect(peers: readonly string[], options: { readonly replace: boolean }): Promise<ConnectResult> {
@@ -191,6 +198,8 @@ interface Parts {
   readonly loop: ControlLoop;
   readonly targets: Targets;
   readonly watch: HostWatch;
+  /** undefined: `--no-dns`. */
+  readonly dns: Dns | undefined;
   readonly ended: PromiseWithResolvers<number>;
 }
 
@@ -239,10 +248,11 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
   });
   owned.defer(() => datapath.stop());
 
+  const uid = testIdentity?.uid ?? nonZero(random);
   const mesh = new Mesh({
     name,
     nickName: options.nickname,
-    uid: testIdentity?.uid ?? nonZero(random),
+    uid,
     shortId: testIdentity?.shortId ?? random.below(4096),
     port,
     overlays: ["sleeve"],
@@ -285,9 +295,18 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
 
   const bridgeWatch = owned.use(new BridgeWatch(links, HOST.bridge, log));
   owned.defer(sockets.watch(bridgeWatch.fd, () => bridgeWatch.handleReadable()));
-  const watch = new HostWatch({ plumbing, links, host: watchedHost, log });
+  let dns: Dns | undefined;
+  if (!options.noDns) {
+    const run = <T>(input: (at: Instant) => T) => loop.run(input);
+    const around = { mesh, run, sockets, plumbing, links, clock: SYSTEM_CLOCK, random, log };
+    dns = await Dns.start({ options, ourName: name, ourUid: uid, ...around });
+    owned.defer(() => dns?.stop());
+    loop.add(dns);
+  }
+  const onGone = ({ id }: Attachment) => dns?.handleContainerDied(id);
+  const watch = new HostWatch({ plumbing, links, host: watchedHost, log, onGone });
   owned.defer(() => watch.stop());
-  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ended };
+  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, dns, ended };
 }
 
 interface PrepareOptions {

@@ -18,7 +18,8 @@ export function formatMetrics(report: Report, process: ProcessStats): string {
   return [...weaveFamilies(report), ...ourFamilies(report), ...processFamilies(process)].map(formatFamily).join("");
 }
 
-function weaveFamilies({ Router: router }: Report): Family[] {
+function weaveFamilies({ Router: router, DNS: dns }: Report): Family[] {
+  const own = dns?.Entries.filter(({ Origin, Tombstone }) => Origin === router.Name && Tombstone === 0);
   return [
     {
       name: "weave_connections",
@@ -31,6 +32,28 @@ function weaveFamilies({ Router: router }: Report): Family[] {
       "Number of peer-to-peer connections terminated.",
       router.TerminationCount,
     ),
+    ...own === undefined ? [] : [gauge("weave_dns_entries", "Number of DNS entries.", own.length)],
+  ];
+}
+
+/** What there is right now, among what only grows. */
+const DNS_GAUGES: ReadonlySet<string> = new Set(["pending"]);
+
+function dnsFamilies({ DNS: dns }: Report): Family[] {
+  if (dns === undefined) return [];
+  const counts = Object.entries(dns.Counters);
+  const suspended = dns.Suspended.reduce((sum, { Entries }) => sum + Entries, 0);
+  return [
+    {
+      name: "weave_dns_events_total",
+      type: "counter",
+      help: "What came to the DNS server, and what became of it.",
+      samples: counts.filter(([event]) => !DNS_GAUGES.has(event)).map(([event, count]): Sample => [{ event }, count]),
+    },
+    ...counts.filter(([event]) => DNS_GAUGES.has(event)).map(([event, count]) =>
+      gauge(`weave_dns_${event}`, "Number of DNS questions that wait for other servers.", count)
+    ),
+    gauge("weave_dns_suspended_entries", "Number of DNS entries of peers that are out of reach.", suspended),
   ];
 }
 
@@ -85,6 +108,7 @@ function ourFamilies(report: Report): Family[] {
     },
     ...totals,
     trafficFamily("packets", "Packets of the overlay, by peer and direction.", router.Connections),
+    ...dnsFamilies(report),
     trafficFamily("octets", "UDP payload of the overlay, by peer and direction.", router.Connections),
   ];
 }

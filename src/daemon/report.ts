@@ -10,6 +10,7 @@ import type { Carriers } from "./carriers.ts";
 import type { Datapath } from "./datapath.ts";
 import {
   type ConnectionReport,
+  type DnsReport,
   failedInfo,
   liveInfo,
   NO_VERSION_CHECK,
@@ -34,6 +35,8 @@ export interface ReportSources {
   /** Targets whose names are not known yet, besides those of the mesh. */
   readonly unresolved: readonly string[];
   readonly warnings: readonly string[];
+  /** undefined: there is no DNS. */
+  readonly dns: DnsReport | undefined;
 }
 
 export function makeReport(sources: ReportSources): Report {
@@ -42,6 +45,7 @@ export function makeReport(sources: ReportSources): Report {
     Version: sources.version,
     VersionCheck: NO_VERSION_CHECK,
     Router: routerReport(sources),
+    ...sources.dns === undefined ? {} : { DNS: sources.dns },
   };
 }
 

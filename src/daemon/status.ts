@@ -20,9 +20,53 @@ export interface Report {
   readonly Router: RouterReport;
   /** Parts that are off, or not built yet, are absent. */
   readonly IPAM?: JsonObject;
-  readonly DNS?: JsonObject;
+  readonly DNS?: DnsReport;
   readonly Proxy?: JsonObject;
   readonly Plugin?: JsonObject;
+}
+
+export interface DnsReport {
+  /** With its final dot. */
+  readonly Domain: string;
+  /** Other servers, in the order in which they are asked. */
+  readonly Upstream: readonly string[];
+  /** Where containers are to ask, `ip:port`; empty where nobody can. */
+  readonly Address: string;
+  /** Seconds. */
+  readonly TTL: number;
+  /** In the order of names; those of peers that are out of reach for too long are left out, tombstones are not. */
+  readonly Entries: readonly DnsEntryReport[];
+
+  // Ours from here on.
+
+  /** Other records than IPv4 addresses, as above. */
+  readonly Records: readonly (Omit<DnsEntryReport, "Address"> & { readonly Record: string })[];
+  /** Where queries are answered. */
+  readonly Listening: readonly string[];
+  /** Peers out of reach that have names; while they are not hidden the names are still answered. */
+  readonly Suspended: readonly SuspendedReport[];
+  /** Names of src/dns/chain.ts, and what there is right now. */
+  readonly Counters: Readonly<Record<string, number>>;
+  /** What an operator must know, a plain line each. */
+  readonly Warnings: readonly string[];
+}
+
+export interface DnsEntryReport {
+  readonly Hostname: string;
+  readonly Origin: string;
+  readonly ContainerID: string;
+  readonly Address: string;
+  readonly Version: number;
+  /** Unix seconds of its deletion; 0: it is live. */
+  readonly Tombstone: number;
+}
+
+export interface SuspendedReport {
+  readonly Peer: string;
+  /** How many live names it has. */
+  readonly Entries: number;
+  readonly Since: string;
+  readonly Hidden: boolean;
 }
 
 export interface VersionCheckReport {
@@ -195,7 +239,7 @@ export const REPORT_VIEWS: ReportViews = {
 function templateRules({ Router: router }: Report): TemplateRules {
   return {
     json: (value) => writeJson(withNulls(value, value === router.TrustedSubnets ? "TrustedSubnets" : "")),
-    maps: new Set(["OverlayDiagnostics", "CaptureStats", "Attrs", "Drops", "Totals"]),
+    maps: new Set(["OverlayDiagnostics", "CaptureStats", "Attrs", "Drops", "Totals", "Counters"]),
     optional: new Set(["IPAM", "DNS", "Proxy", "Plugin"]),
   };
 }

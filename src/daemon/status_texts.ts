@@ -5,7 +5,15 @@
  */
 import { type DropReason, dropText } from "../datapath/counters.ts";
 import type { StatusView } from "../api/types.ts";
-import type { ConnectionReport, ConnectionState, PeerReport, Report, RouterReport } from "./status.ts";
+import type {
+  ConnectionReport,
+  ConnectionState,
+  DnsEntryReport,
+  DnsReport,
+  PeerReport,
+  Report,
+  RouterReport,
+} from "./status.ts";
 
 /** In the order in which they are counted. */
 const STATES: readonly ConnectionState[] = ["established", "pending", "retrying", "failed", "connecting"];
@@ -69,6 +77,7 @@ export function statusValue(view: StatusView, report: Report): unknown {
     case "peers":
       return report.Router.Peers;
     case "dns":
+      return report.DNS === undefined ? null : dnsValue(report.DNS);
     case "ipam":
       return null;
     default:
@@ -86,8 +95,9 @@ function linesOf(view: StatusView, report: Report): string[] {
       return connectionLines(report);
     case "peers":
       return report.Router.Peers.flatMap(peerLines);
-    // These parts are not there yet.
     case "dns":
+      return dnsLines(report);
+    // This part is not there yet.
     case "ipam":
       return [];
     default:
@@ -95,7 +105,7 @@ function linesOf(view: StatusView, report: Report): string[] {
   }
 }
 
-function mainLines({ Version: version, Router: router }: Report): string[] {
+function mainLines({ Version: version, Router: router, DNS: dns }: Report): string[] {
   const drops = unexpectedDrops(router);
   return [
     label("Version", `${version} (version check update disabled)`),
@@ -112,11 +122,70 @@ function mainLines({ Version: version, Router: router }: Report): string[] {
     label("TrustedSubnets", router.TrustedSubnets.join(", ") || "none"),
     ...drops.length === 0 ? [] : [label("Drops", dropsText(drops))],
     ...router.Warnings.map((warning) => label("Warning", warning)),
+    ...dns === undefined ? [] : ["", ...dnsBlock(dns)],
+  ];
+}
+
+function dnsBlock(dns: DnsReport): string[] {
+  const hidden = dns.Suspended.filter(({ Hidden }) => Hidden);
+  const count = hidden.reduce((sum, { Entries }) => sum + Entries, 0);
+  return [
+    label("Service", "dns"),
+    label("Domain", dns.Domain),
+    label("Upstream", dns.Upstream.join(", ") || "none"),
+    label("TTL", String(dns.TTL)),
+    label("Entries", String(liveEntries(dns).length)),
+    ...count === 0 ? [] : [label("Hidden", `${count} of ${hidden.length} unreachable peers`)],
+    ...dns.Warnings.map((warning) => label("Warning", warning)),
+  ];
+}
+
+function liveEntries(dns: DnsReport): readonly DnsEntryReport[] {
+  return dns.Entries.filter(({ Tombstone }) => Tombstone === 0);
+}
+
+function dnsValue(dns: DnsReport): unknown {
+  const { Domain, Upstream, Address, TTL, Listening, Suspended, Counters, Warnings } = dns;
+  const Records = dns.Records.filter(({ Tombstone }) => Tombstone === 0);
+  return {
+    Domain,
+    Upstream,
+    Address,
+    TTL,
+    Listening,
+    Entries: liveEntries(dns),
+    Records,
+    Suspended,
+    Counters,
+    Warnings,
+  };
+}
+
+/** Names of our domain without it. What Weave Net does not have follows on lines of three spaces and a word. */
+function dnsLines({ DNS: dns, Router: router }: Report): string[] {
+  if (dns === undefined) return [];
+  const nickNames = new Map(router.Peers.map((peer) => [peer.Name, peer.NickName]));
+  const short = (hostname: string) =>
+    hostname.toLowerCase().endsWith(`.${dns.Domain.toLowerCase()}`)
+      ? hostname.slice(0, -dns.Domain.length - 1)
+      : hostname;
+  const line = ({ Hostname, Origin, ContainerID }: Omit<DnsEntryReport, "Address">, what: string) =>
+    `${short(Hostname).padEnd(12)} ${what.padEnd(15)} ${ContainerID.slice(0, 12).padStart(12)} ${Origin}`;
+  return [
+    ...liveEntries(dns).map((entry) => line(entry, entry.Address)),
+    ...dns.Records.filter(({ Tombstone }) => Tombstone === 0).map((entry) => line(entry, entry.Record)),
+    ...dns.Suspended.map(({ Peer, Entries, Since, Hidden }) => {
+      const peer = `${Peer}${nickNames.has(Peer) ? `(${nickNames.get(Peer)})` : ""}`;
+      const state = Hidden ? "hidden" : "suspended";
+      return `   ${
+        state.padEnd(9)
+      } ${Entries} names of ${peer}, out of reach since ${Since}; weave rmpeer if it is gone`;
+    }),
   ];
 }
 
 function mainValue(report: Report): unknown {
-  const { Ready, Version, Router: router } = report;
+  const { Ready, Version, Router: router, DNS: dns } = report;
   return {
     Ready,
     Version,
@@ -133,6 +202,15 @@ function mainValue(report: Report): unknown {
       TrustedSubnets: router.TrustedSubnets,
       Drops: Object.fromEntries(unexpectedDrops(router)),
       Warnings: router.Warnings,
+    },
+    ...dns === undefined ? {} : {
+      DNS: {
+        Domain: dns.Domain,
+        Upstream: dns.Upstream,
+        TTL: dns.TTL,
+        Entries: liveEntries(dns).length,
+        Warnings: dns.Warnings,
+      },
     },
   };
 }

@@ -66,6 +66,9 @@ export class DnsRoom {
     spare: MESSAGE_OCTETS,
   });
 
+  /** For answers that come later, while the others may be in use. */
+  readonly late = new DatagramBatch({ slots: 1, receiveOctets: 8, answerOctets: MESSAGE_OCTETS, spare: 0 });
+
   /** Where handlers write answers. */
   get answers(): Uint8Array {
     return this.batch.answers;
@@ -117,14 +120,14 @@ export function listenForDns({ at, sockets, room, handler }: DnsListenOptions): 
 }
 
 /** One turn: queries as they wait, answers to as many in one call as there are. What is left is told of again. */
-function receive(fd: Fd, { batch }: DnsRoom, handler: DnsHandler): void {
+function receive(fd: Fd, { batch, late }: DnsRoom, handler: DnsHandler): void {
   for (let turn = 0; turn < BATCHES_OF_TURN && !fd.closed; turn++) {
     const count = batch.receive(fd);
     for (let i = 0; i < count; i++) {
       const length = handler.handle(batch.received, batch.receivedAt(i), batch.octets(i), batch.answerAt(i), "udp");
       if (length > 0) batch.answer(i, length);
       else if (length === FORWARD) {
-        handler.forward(new DatagramTicket(fd, batch, batch.address(i), batch.route(i)), "udp");
+        handler.forward(new DatagramTicket(fd, late, batch.address(i), batch.route(i)), "udp");
       }
     }
     if (count > 0) batch.flush(fd);

@@ -33,9 +33,10 @@ export const RTM = {
   getNeighbour: 30,
 } as const;
 
-/** Protocol number for socket(AF_NETLINK, …) and the group that tells of links. */
+/** Protocol number for socket(AF_NETLINK, …) and the groups that tell of links, and of IPv4 addresses. */
 export const NETLINK_ROUTE = 0;
 export const RTNLGRP_LINK = 1;
+export const RTNLGRP_IPV4_IFADDR = 5;
 
 const AF = { unspecified: 0, inet: 2, bridge: 7 } as const;
 const IFF = { up: 0x1, running: 0x40, lowerUp: 0x1_0000 } as const;
