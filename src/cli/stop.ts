@@ -18,6 +18,7 @@ export async function stop({ words, given, terminal }: Input<typeof STOP_OPTIONS
         "WARNING: a service manager runs weave, and may start it again: stop it there, as with 'systemctl stop'",
       );
     }
+    await sayFarewell(given);
     await stopRouter(running);
   }
   await removeMarker(prefix);
@@ -38,6 +39,15 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
   const operation = await import("../daemon/reset.ts");
   await operation.reset({ statePrefix: prefix, files: [LOG_FILE], progress: terminal });
   return 0;
+}
+
+/** Others need not wait for a router that was told to stop: its names are gone at once. A restart says nothing. */
+async function sayFarewell(given: Input["given"]): Promise<void> {
+  try {
+    await (await routerClient(given)).request("POST", "/farewell");
+  } catch {
+    // It does not answer any more.
+  }
 }
 
 /** Gives our address space to others. @returns whether somebody may have got it */

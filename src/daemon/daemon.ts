@@ -179,11 +179,14 @@ class Router implements RouterControl, AsyncDisposable {
     this.#parts.log.info("exposed", { address: formatCidr(cidr) });
   }
 
-  async leave(): Promise<void> {
-    // There is no address space to give away.
+  /** There is no address space to give away. */
+  leave(): Promise<void> {
+    this.#parts.dns?.leave();
+    return Promise.resolve();
   }
 
-  removePeer(): Promise<undefined> {
+  removePeer(id: string): Promise<undefined> {
+    this.#parts.dns?.removePeer(id);
     return Promise.resolve(undefined);
   }
 }

@@ -16,7 +16,7 @@ import { OperationError } from "../lib/errors.ts";
 import { formatEndpoint, formatIpv4, type Ipv4, parseIpv4 } from "../lib/ip.ts";
 import { writeJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
-import { formatMac, type PeerName } from "../lib/mac.ts";
+import { formatMac, parsePeerName, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
 import type { Deadline, Instant } from "../lib/time.ts";
 import type { Mesh } from "../mesh/mesh.ts";
@@ -73,6 +73,8 @@ export class Dns implements Companion {
   readonly #file: ReturnType<typeof namesFile>;
   /** Names of containers of which nobody could say yet whether they are there. */
   #doubtful: readonly OwnName[] = [];
+  /** Of peers that have named something: they are wanted when the peer is not there any more. */
+  readonly #nickNames = new Map<PeerName, string>();
   #retry: number | undefined;
   #saveFailed: string | undefined;
   #stopped = false;
@@ -126,9 +128,12 @@ export class Dns implements Companion {
     }
   }
 
-  /** Tells the others that they need not wait for us, and stops. */
-  async stop(): Promise<void> {
+  /** Tells the others that they need not wait for us: our names are no more. Not before a restart. */
+  leave(): void {
     this.#o.run(() => this.#names.leave());
+  }
+
+  async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#retry);
     this.#server.stop();
@@ -171,13 +176,22 @@ export class Dns implements Companion {
 
   handleTopology(): void {
     this.#names.handleTopology();
+    const origins = new Set(this.#names.origins());
+    for (const peer of this.#nickNames.keys()) if (!origins.has(peer)) this.#nickNames.delete(peer);
+    for (const peer of origins) {
+      const nickName = this.#o.mesh.peer(peer)?.nickName;
+      if (nickName !== undefined) this.#nickNames.set(peer, nickName);
+    }
   }
 
   // What others know
 
-  /** A peer is known not to come back: somebody has taken its addresses. */
-  handlePeerLeft(name: PeerName): void {
-    this.#o.run(() => this.#names.handlePeerLeft(name));
+  /** A peer, by its name or nickname, will not come back; one that is within reach is left alone. */
+  removePeer(id: string): void {
+    const name = parsePeerName(id);
+    for (const { peer } of this.#names.suspended()) {
+      if (peer === name || this.#nickNames.get(peer) === id) this.#o.run(() => this.#names.removePeer(peer));
+    }
   }
 
   /** A container, or whatever else has names here, is no more. */
@@ -208,10 +222,18 @@ export class Dns implements Companion {
       { method: "DELETE", path: "/name/{container}", handle: (request) => this.#delete(request) },
       { method: "DELETE", path: "/name", handle: (request) => this.#delete(request) },
       { method: "GET", path: "/name", handle: (request) => this.#list(request) },
-      // Ours: what a name or an address has, as the server would say it, and other records.
+      // Ours: what a name has, as the server would say it, other records, and a farewell before the router is stopped.
       { method: "GET", path: "/name/{name}", handle: ({ segments }) => this.#lookup(segments["name"]!) },
       { method: "PUT", path: "/record/{container}", handle: (request) => this.#put(request) },
       { method: "DELETE", path: "/record/{container}", handle: (request) => this.#delete(request) },
+      {
+        method: "POST",
+        path: "/farewell",
+        handle: () => {
+          this.leave();
+          return { status: 204 };
+        },
+      },
     ];
   }
 
@@ -298,6 +320,7 @@ export class Dns implements Companion {
       Listening: server.listening.map(formatEndpoint),
       Suspended: names.suspended().map(({ peer, entries, since, hidden }) => ({
         Peer: formatMac(peer),
+        NickName: this.#nickNames.get(peer) ?? "",
         Entries: entries,
         Since: new Date(clock.wallMs() - (now - since)).toISOString(),
         Hidden: hidden,

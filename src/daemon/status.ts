@@ -63,6 +63,7 @@ export interface DnsEntryReport {
 
 export interface SuspendedReport {
   readonly Peer: string;
+  readonly NickName: string;
   /** How many live names it has. */
   readonly Entries: number;
   readonly Since: string;

@@ -162,9 +162,8 @@ function dnsValue(dns: DnsReport): unknown {
 }
 
 /** Names of our domain without it. What Weave Net does not have follows on lines of three spaces and a word. */
-function dnsLines({ DNS: dns, Router: router }: Report): string[] {
+function dnsLines({ DNS: dns }: Report): string[] {
   if (dns === undefined) return [];
-  const nickNames = new Map(router.Peers.map((peer) => [peer.Name, peer.NickName]));
   const short = (hostname: string) =>
     hostname.toLowerCase().endsWith(`.${dns.Domain.toLowerCase()}`)
       ? hostname.slice(0, -dns.Domain.length - 1)
@@ -174,9 +173,9 @@ function dnsLines({ DNS: dns, Router: router }: Report): string[] {
   return [
     ...liveEntries(dns).map((entry) => line(entry, entry.Address)),
     ...dns.Records.filter(({ Tombstone }) => Tombstone === 0).map((entry) => line(entry, entry.Record)),
-    ...dns.Suspended.map(({ Peer, Entries, Since, Hidden }) => {
-      const peer = `${Peer}${nickNames.has(Peer) ? `(${nickNames.get(Peer)})` : ""}`;
+    ...dns.Suspended.map(({ Peer: Name, NickName, Entries, Since, Hidden }) => {
       const state = Hidden ? "hidden" : "suspended";
+      const peer = named({ Name, NickName });
       return `   ${
         state.padEnd(9)
       } ${Entries} names of ${peer}, out of reach since ${Since}; weave rmpeer if it is gone`;

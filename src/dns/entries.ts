@@ -14,13 +14,14 @@
 import { ProtocolError } from "../lib/errors.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import type { Logger } from "../lib/log.ts";
-import { formatMac, type PeerName } from "../lib/mac.ts";
+import { formatMac, NO_PEER, type PeerName } from "../lib/mac.ts";
 import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
 import type { GossipData } from "../mesh/gossip.ts";
 import type { GossipChannel } from "../mesh/hub.ts";
 import { isWithin, parseName, parseRecord } from "../wire/dns.ts";
 import { decodeNames, encodeNames, type NameData, type NameEntry, type NameKind } from "../wire/nameserver.ts";
 import { type Entry, type NameAnswer, NameIndex, type ReverseAnswer } from "./name_index.ts";
+import { Announcement } from "./names_gossip.ts";
 import { MAX_SKEW_SECONDS, Replica, type Selection } from "./replica.ts";
 
 export { type Entry, type NameAnswer, type ReverseAnswer } from "./name_index.ts";
@@ -160,9 +161,15 @@ export class Names {
 
   /** Before we stop: nobody needs to wait for us. */
   leave(): void {
-    const payload = encodeNames("records", { timestamp: this.#o.unixSeconds(), entries: [], leaving: this.#o.ourUid });
-    const data: GossipData = { merge: (later) => later, encode: () => [payload] };
-    this.#outputs.push({ type: "broadcast", channel: NAME_RECORDS, data });
+    this.#announce({ leaving: this.#o.ourUid });
+  }
+
+  /** A peer that is out of reach will not come back: all are to forget it. False: it is not out of reach. */
+  removePeer(peer: PeerName): boolean {
+    if (!this.#suspended.has(peer)) return false;
+    this.handlePeerLeft(peer);
+    this.#announce({ leaving: 0n, removed: peer });
+    return true;
   }
 
   // Peers
@@ -224,6 +231,11 @@ export class Names {
     }));
   }
 
+  /** Who has named anything. */
+  origins(): readonly PeerName[] {
+    return [...new Set(this.#bothReplicas().flatMap((replica) => [...replica.origins()]))];
+  }
+
   isHidden(origin: PeerName): boolean {
     return this.#hidden.has(origin);
   }
@@ -275,8 +287,9 @@ export class Names {
         return merged.news.length === 0 ? undefined : replica.data(merged.news);
       },
       handleBroadcast: (source, payload) => {
-        const { passedOn, timestamp, leaving } = this.#merge(replica, payload);
+        const { passedOn, timestamp, leaving, removed } = this.#merge(replica, payload);
         if (leaving !== 0n) return this.#handleLeaving(source, leaving, payload);
+        if (removed !== NO_PEER) return this.#handleRemoved(removed, payload);
         return passedOn.length === 0 ? undefined : replica.data(passedOn, timestamp);
       },
       handleUnicast: () => {},
@@ -286,12 +299,12 @@ export class Names {
 
   /** Throws WireError, or ProtocolError where the clocks of two hosts are too far apart. */
   #merge(replica: Replica, payload: Uint8Array) {
-    const { timestamp, entries, leaving, refused } = decodeNames(replica.kind, payload);
+    const { timestamp, entries, leaving, removed, refused } = decodeNames(replica.kind, payload);
     this.#checkClock(timestamp);
     const merged = replica.merge(entries.filter(({ origin }) => this.#takes(origin)));
     this.#refused += refused + merged.refused;
     this.#tellKind(replica, merged.imposed);
-    return { ...merged, timestamp, leaving };
+    return { ...merged, timestamp, leaving, removed };
   }
 
   #checkClock(timestamp: number): void {
@@ -316,7 +329,19 @@ export class Names {
     this.#o.log.info("a peer leaves, and takes its names with it", { peer: formatMac(source) });
     this.#left.set(source, uid);
     this.handlePeerLeft(source);
-    return { merge: (later) => later, encode: () => [payload] };
+    return new Announcement([payload]);
+  }
+
+  /** Passed on by all, as those behind us may have it still. */
+  #handleRemoved(peer: PeerName, payload: Uint8Array): GossipData | undefined {
+    if (this.#o.peerUid(peer) !== undefined) return undefined;
+    if (this.#suspended.has(peer)) this.handlePeerLeft(peer);
+    return new Announcement([payload]);
+  }
+
+  #announce(what: { readonly leaving: bigint; readonly removed?: PeerName }): void {
+    const payload = encodeNames("records", { timestamp: this.#o.unixSeconds(), entries: [], ...what });
+    this.#outputs.push({ type: "broadcast", channel: NAME_RECORDS, data: new Announcement([payload]) });
   }
 
   #resume(peer: PeerName): void {

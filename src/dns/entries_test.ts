@@ -200,6 +200,42 @@ Deno.test("Names forgets a peer that says it leaves, until its next life", () =>
   assert.deepEqual(world.lookup("web.weave.local"), ["10.0.0.2"]);
 });
 
+Deno.test("Names forgets a peer that is out of reach and said to be gone, here and elsewhere", () => {
+  const [here, there] = [new World(A), new World(C)];
+  for (const world of [here, there]) {
+    world.learn([entry("web.weave.local.", "10.0.0.2", B)]);
+    assert.equal(world.names.removePeer(B), false, "it is there");
+    world.disappear(B);
+    world.pass(60_000);
+    assert.equal(world.names.lookup(parseName("web.weave.local")!).state, "hidden");
+  }
+  assert.equal(here.names.removePeer(B), true);
+  assert.equal(here.names.lookup(parseName("web.weave.local")!).state, "none");
+  const [announcement] = here.payloads();
+  assert.ok(there.handleOwnBroadcast(A, announcement!));
+  assert.equal(there.names.lookup(parseName("web.weave.local")!).state, "none");
+  const knowing = new World(C);
+  knowing.learn([entry("web.weave.local.", "10.0.0.2", B)]);
+  assert.equal(knowing.handleOwnBroadcast(A, announcement!), undefined, "whoever sees the peer knows better");
+  assert.deepEqual(knowing.lookup("web.weave.local"), ["10.0.0.2"]);
+});
+
+Deno.test("an announcement waits beside entries, in any order", () => {
+  const world = new World();
+  world.names.add({ hostname: "a.weave.local", containerId: "c", data: "TXT a" });
+  world.names.leave();
+  world.names.add({ hostname: "b.weave.local", containerId: "c", data: "TXT b" });
+  const parts: GossipData[] = [];
+  for (let o = world.names.poll(); o; o = world.names.poll()) if (o.type === "broadcast") parts.push(o.data);
+  const orders = [[0, 1, 2], [1, 0, 2], [0, 2, 1], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+  for (const order of orders) {
+    const merged = order.map((i) => parts[i]!).reduce((all, part) => all.merge(part));
+    const read = merged.encode().map((payload) => decodeNames("records", payload as Uint8Array));
+    assert.deepEqual(read.flatMap(({ entries }) => entries.map(({ data }) => data)).sort(), ["TXT a", "TXT b"]);
+    assert.equal(read.filter(({ leaving }) => leaving === 1n).length, 1);
+  }
+});
+
 Deno.test("Names forgets tombstones after half an hour, those of no clock too", () => {
   const world = new World();
   world.add("web.weave.local", "10.0.0.1");
@@ -355,7 +391,7 @@ class World {
   }
 
   gossip(payload: Uint8Array): NameEntry[] | null {
-    return read(this.#channels[0]!.handleGossip(payload, this.now));
+    return read(this.#channels[0]!.handleGossip(payload, this.now, B));
   }
 
   broadcast(source: PeerName, payload: Uint8Array): NameEntry[] | null {

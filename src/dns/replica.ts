@@ -4,8 +4,9 @@
  */
 import type { PeerName } from "../lib/mac.ts";
 import type { GossipData } from "../mesh/gossip.ts";
-import { encodeNames, identityOf, type NameData, type NameEntry, type NameKind, newerOf } from "../wire/nameserver.ts";
+import { identityOf, type NameData, type NameEntry, type NameKind, newerOf } from "../wire/nameserver.ts";
 import { compareEntries, Entry, type NameIndex } from "./name_index.ts";
+import { CompleteNames, SomeNames } from "./names_gossip.ts";
 
 export interface ReplicaOptions {
   readonly kind: NameKind;
@@ -139,7 +140,7 @@ export class Replica {
 
   /** These entries, for gossip. */
   data(entries: readonly NameEntry[], timestamp = this.#o.unixSeconds()): GossipData {
-    return new NamesData(this.kind, entries, timestamp);
+    return new SomeNames(this.kind, entries, timestamp);
   }
 
   /** Everything that is within reach, as it is when it is sent; undefined where there is nothing. */
@@ -199,85 +200,4 @@ const NOTHING: ReadonlySet<Entry> = new Set();
 
 function snapshot({ hostname, origin, containerId, data, version, tombstone }: Entry): NameEntry {
   return { hostname, origin, containerId, data, version, tombstone };
-}
-
-/** Entries in one message, which must stay below 10 MiB: each has a few kilobytes at most, and usually a hundred octets. */
-const ENTRIES_OF_MESSAGE = 2_000;
-/** What an entry takes while it waits, beside its texts. */
-const ENTRY_OCTETS = 150;
-/** So many are not worth sorting out. */
-const UNSORTED = 64;
-
-function encodeAll(kind: NameKind, entries: readonly NameEntry[], timestamp: number): Uint8Array[] {
-  const payloads: Uint8Array[] = [];
-  for (let at = 0; at === 0 || at < entries.length; at += ENTRIES_OF_MESSAGE) {
-    const some = entries.slice(at, at + ENTRIES_OF_MESSAGE);
-    payloads.push(encodeNames(kind, { timestamp, entries: some, leaving: 0n }));
-  }
-  return payloads;
-}
-
-/** Some entries as they were. What comes later is put behind it, and sorted out now and then: many may come, one by one. */
-class NamesData implements GossipData {
-  readonly heldOctets: number;
-  readonly #kind: NameKind;
-  readonly #earlier: NamesData | undefined;
-  readonly #entries: readonly NameEntry[];
-  readonly #timestamp: number;
-  /** Entries, and those there were when all were sorted out. */
-  readonly #count: number;
-  readonly #distinct: number;
-
-  constructor(kind: NameKind, entries: readonly NameEntry[], timestamp: number, earlier?: NamesData) {
-    this.#kind = kind;
-    this.#entries = entries;
-    this.#earlier = earlier;
-    this.#timestamp = earlier === undefined ? timestamp : Math.max(timestamp, earlier.#timestamp);
-    this.#count = earlier === undefined ? entries.length : earlier.#count + entries.length;
-    this.#distinct = earlier === undefined ? entries.length : earlier.#distinct;
-    let octets = earlier?.heldOctets ?? 0;
-    for (const { hostname, containerId } of entries) octets += ENTRY_OCTETS + hostname.length + containerId.length;
-    this.heldOctets = octets;
-  }
-
-  merge(later: GossipData): GossipData {
-    if (!(later instanceof NamesData)) return later;
-    const both = new NamesData(this.#kind, later.#all(), later.#timestamp, this);
-    if (both.#count <= 2 * both.#distinct + UNSORTED) return both;
-    return new NamesData(this.#kind, both.#all(), both.#timestamp);
-  }
-
-  encode(): readonly Uint8Array[] {
-    return encodeAll(this.#kind, this.#all(), this.#timestamp);
-  }
-
-  #all(): readonly NameEntry[] {
-    if (this.#earlier === undefined) return this.#entries;
-    const parts = [this.#entries];
-    for (let part: NamesData | undefined = this.#earlier; part; part = part.#earlier) parts.push(part.#entries);
-    const all = new Map<string, NameEntry>();
-    for (const entry of parts.reverse().flat()) {
-      const identity = identityOf(entry);
-      const before = all.get(identity);
-      all.set(identity, before === undefined ? entry : newerOf(before, entry));
-    }
-    return [...all.values()];
-  }
-}
-
-/** All there is: whatever comes while it waits is part of it. */
-class CompleteNames implements GossipData {
-  constructor(
-    readonly kind: NameKind,
-    readonly entries: () => readonly NameEntry[],
-    readonly unixSeconds: () => number,
-  ) {}
-
-  merge(): GossipData {
-    return this;
-  }
-
-  encode(): readonly Uint8Array[] {
-    return encodeAll(this.kind, this.entries(), this.unixSeconds());
-  }
 }

@@ -5,9 +5,9 @@
  *     Entry       ContainerID string | Origin uint | Addr uint | Hostname string | Version int | Tombstone int
  *
  * That is channel `nameserver` of Weave Net 2.8. On our own channel an entry says something else than an IPv4 address, in words, and
- * a router that is about to stop says so:
+ * a router that is about to stop says so, and so does one that was told that another will not come back:
  *
- *     RecordData  Timestamp int | Entries slice of Record | Leaving uint
+ *     RecordData  Timestamp int | Entries slice of Record | Leaving uint | Removed uint
  *     Record      ContainerID string | Origin uint | Record string | Hostname string | Version int | Tombstone int
  *
  * A payload with ten thousand entries comes from each neighbour every half a minute, so it is written and read by hand; the schemas say
@@ -51,9 +51,12 @@ export interface NamePayload {
   readonly entries: readonly NameEntry[];
   /** The life (uid) of a peer that says it leaves; 0n: none does. Our own channel's alone. */
   readonly leaving: bigint;
+  /** A peer that is known not to come back. Our own channel's alone. */
+  readonly removed?: PeerName;
 }
 
 export interface DecodedNames extends NamePayload {
+  readonly removed: PeerName;
   /** Entries left out because no router could have meant them. */
   readonly refused: number;
 }
@@ -77,7 +80,7 @@ interface Format {
 }
 
 /** Fields of the outer struct, and of an entry, by their numbers. */
-const TIMESTAMP = 0, ENTRIES = 1, LEAVING = 2;
+const TIMESTAMP = 0, ENTRIES = 1, LEAVING = 2, REMOVED = 3;
 const CONTAINER = 0, ORIGIN = 1, DATA = 2, HOSTNAME = 3, VERSION = 4, TOMBSTONE = 5;
 
 const FORMATS: Readonly<Record<NameKind, Format>> = { addresses: addressFormat(), records: recordFormat() };
@@ -111,7 +114,7 @@ function recordFormat(): Format {
     Tombstone: INT,
   });
   const entries = slice(entry, "Records");
-  const data = struct("RecordData", { Timestamp: INT, Entries: entries, Leaving: UINT });
+  const data = struct("RecordData", { Timestamp: INT, Entries: entries, Leaving: UINT, Removed: UINT });
   return {
     data,
     entries,
@@ -160,6 +163,11 @@ export function encodeNames(kind: NameKind, payload: NamePayload, ids?: TypeIds)
   if (payload.leaving !== 0n && kind === "records") {
     writer.uint(LEAVING - before);
     writer.bigUint(payload.leaving);
+    before = LEAVING;
+  }
+  if (payload.removed && kind === "records") {
+    writer.uint(REMOVED - before);
+    writer.uint(payload.removed);
   }
   writer.uint(0);
   writer.end(start);
@@ -244,6 +252,7 @@ class NamesReader {
     const fields = gob.fieldsOf(this.#format.data, id);
     let timestamp: number | undefined = 0;
     let leaving = 0n;
+    let removed = 0n;
     for (let field = gob.readField(-1, fields.length); field >= 0; field = gob.readField(field, fields.length)) {
       switch (fields[field]) {
         case TIMESTAMP:
@@ -255,13 +264,18 @@ class NamesReader {
         case LEAVING:
           leaving = gob.readUint();
           break;
+        case REMOVED:
+          removed = gob.readUint();
+          break;
         default:
           gob.skipField(id, field);
       }
     }
     if (gob.next()) throw malformed("there is more than one value");
     if (timestamp === undefined) throw malformed("its time is beyond all time");
-    return { timestamp, entries: this.#once(), leaving, refused: this.#refused };
+    if (removed > MAX_PEER) throw malformed("no peer has such a name");
+    const entries = this.#once();
+    return { timestamp, entries, leaving, removed: Number(removed) as PeerName, refused: this.#refused };
   }
 
   #readEntries(sliceId: number): void {

@@ -71,12 +71,19 @@ Deno.test("decodeNames() returns what encodeNames() was given, sorted", () => {
   const entries = (entry: fc.Arbitrary<NameEntry>) => fc.uniqueArray(entry, { selector: identityOf, maxLength: 30 });
   fc.assert(fc.property(integer, entries(addresses), (timestamp, list) => {
     const decoded = decodeNames("addresses", encodeNames("addresses", { timestamp, entries: list, leaving: 0n }));
-    assert.deepEqual(decoded, { timestamp, entries: [...list].sort(compareOnWire), leaving: 0n, refused: 0 });
+    assert.deepEqual(decoded, {
+      timestamp,
+      entries: [...list].sort(compareOnWire),
+      leaving: 0n,
+      removed: 0,
+      refused: 0,
+    });
   }));
   fc.assert(
-    fc.property(entries(records), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (list, leaving) => {
-      const decoded = decodeNames("records", encodeNames("records", { timestamp: 1, entries: list, leaving }));
-      assert.deepEqual(decoded, { timestamp: 1, entries: [...list].sort(compareOnWire), leaving, refused: 0 });
+    fc.property(entries(records), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.nat(9), (list, leaving, peer) => {
+      const payload = { timestamp: 1, entries: list, leaving, removed: peer as PeerName };
+      const decoded = decodeNames("records", encodeNames("records", payload));
+      assert.deepEqual(decoded, { ...payload, entries: [...list].sort(compareOnWire), refused: 0 });
     }),
   );
 });
