@@ -14,7 +14,7 @@ export interface Input<O extends Options = Options> {
   readonly terminal: Terminal;
 }
 
-export type Group = "Router" | "Containers" | "This host" | "Other";
+export type Group = "Router" | "Containers" | "Names" | "This host" | "Other";
 
 /** A command as it is declared. */
 export interface Declaration<O extends Options> {

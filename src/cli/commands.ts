@@ -64,6 +64,12 @@ export const EXPOSE_OPTIONS = {
   ...ASKS,
   ...EVERYWHERE,
 };
+export const DNS_NAME_OPTIONS = {
+  hostname: COMMAND.exposeName,
+  record: COMMAND.record,
+  ...ASKS,
+  ...EVERYWHERE,
+};
 export const PS_OPTIONS = { ...PRINTS, ...EVERYWHERE };
 export const BRIDGE_TYPE_OPTIONS = { ...PRINTS, ...EVERYWHERE };
 export const DOCKER_BRIDGE_OPTIONS = {
@@ -211,6 +217,47 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./containers.ts")).ps,
   }),
   command({
+    name: "dns-add",
+    group: "Names",
+    summary: "Name a container, or any address",
+    usage: "[IP…] CONTAINER | IP… -h FQDN",
+    details: `Without IP, all addresses of CONTAINER; without FQDN, its own name. IP may be
+IPv6, RECORD is SRV or TXT in words. Names last as long as the container.`,
+    options: DNS_NAME_OPTIONS,
+    completes: "containers",
+    examples: ["weave dns-add 192.0.2.7 -h db.weave.local"],
+    load: async () => (await import("./names.ts")).dnsAdd,
+  }),
+  command({
+    name: "dns-remove",
+    group: "Names",
+    summary: "Take names away again",
+    usage: "[IP…] CONTAINER | IP…",
+    details: "Without FQDN, all names of these addresses. The rest is as for dns-add.",
+    options: DNS_NAME_OPTIONS,
+    completes: "containers",
+    examples: ["weave dns-remove 192.0.2.7 -h db.weave.local"],
+    load: async () => (await import("./names.ts")).dnsRemove,
+  }),
+  command({
+    name: "dns-lookup",
+    group: "Names",
+    summary: "Print the addresses of a name",
+    usage: "NAME",
+    options: QUERY_OPTIONS,
+    examples: ["weave dns-lookup web"],
+    load: async () => (await import("./names.ts")).dnsLookup,
+  }),
+  command({
+    name: "dns-args",
+    group: "Names",
+    summary: "Print what makes docker run use these names",
+    usage: "",
+    options: QUERY_OPTIONS,
+    examples: ["weave dns-args"],
+    load: async () => (await import("./names.ts")).dnsArgs,
+  }),
+  command({
     name: "expose",
     group: "This host",
     summary: "Give the host itself an address in the network",
@@ -300,14 +347,9 @@ export const COMMANDS_LATER: Readonly<Record<string, number>> = {
   // Nothing is to be done, which is a success.
   "setup": 0,
   "setup-cni": 0,
-  // `docker run $(weave dns-args)` starts a container without our DNS, as where it is switched off.
-  "dns-args": 0,
   "prime": 4,
   "env": 1,
   "config": 1,
-  "dns-add": 1,
-  "dns-remove": 1,
-  "dns-lookup": 1,
   "start": 1,
   "restart": 1,
   "attach-bridge": 1,

@@ -68,10 +68,15 @@ export async function run(input: Input<typeof RUN_OPTIONS>): Promise<number> {
   const { values, words, rest, terminal } = input;
   if (rest.length === 0) throw new UsageError("");
   const operation = await import("../daemon/run.ts");
+  const { dnsOf } = await import("./names.ts");
+  const client = await findRouterClient(input.given);
+  // A given address needs no router, and then there is no DNS either.
+  const dns = values.withoutDns ? undefined : await dnsOf(client).catch(() => undefined);
   const { id, addresses } = await operation.run({
     addresses: words.map(readToken),
     dockerArguments: rest,
-    book: await addressBook(input.given),
+    book: new ApiAddressBook(client),
+    ...(dns === undefined ? {} : { dns }),
     withoutDns: values.withoutDns,
     noMulticastRoute: values.noMulticastRoute,
     rewriteHosts: !values.noRewriteHosts,

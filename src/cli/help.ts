@@ -3,7 +3,7 @@ import type { Option } from "../config/option.ts";
 import type { Command, Group, Input } from "./command.ts";
 import { UsageError } from "./parse.ts";
 
-const GROUPS: readonly Group[] = ["Router", "Containers", "This host", "Other"];
+const GROUPS: readonly Group[] = ["Router", "Containers", "Names", "This host", "Other"];
 const WIDTH = 80;
 
 /** `weave help`. It goes to stderr, as from Weave Net. */

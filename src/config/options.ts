@@ -343,6 +343,7 @@ export const COMMAND = {
   noMulticastRoute: toggle({ flag: "no-multicast-route", help: "leave its route for multicast" }),
   hostname: text({ flag: "hostname", value: "FQDN", default: undefined, help: "its name, where Docker knows none" }),
   exposeName: texts({ flag: "hostname", aliases: ["-h"], value: "FQDN", help: "name these addresses" }),
+  record: texts({ flag: "record", value: "RECORD", help: 'another record: "SRV 0 5 80 web.weave.local", "TXT hello"' }),
   withoutMasquerade: toggle({ flag: "without-masquerade", help: "keep source addresses of what comes from outside" }),
   force: toggle({ flag: "force", help: "accepted; a router that does not run is reset all the same" }),
 } as const satisfies Options;

@@ -45,7 +45,7 @@ export interface DnsOptions {
   >;
   readonly ourName: PeerName;
   readonly ourUid: bigint;
-  readonly mesh: Pick<Mesh, "peer" | "register" | "sendBroadcast" | "sendGossip">;
+  readonly mesh: Pick<Mesh, "peer" | "peers" | "register" | "sendBroadcast" | "sendGossip">;
   /** Hands an input to the cores, and carries out what they ask for. */
   readonly run: <T>(input: (now: Instant) => T) => T;
   readonly sockets: ControlSockets;
@@ -73,7 +73,7 @@ export class Dns implements Companion {
   readonly #file: ReturnType<typeof namesFile>;
   /** Names of containers of which nobody could say yet whether they are there. */
   #doubtful: readonly OwnName[] = [];
-  /** Of peers that have named something: they are wanted when the peer is not there any more. */
+  /** Of peers: they are wanted when a peer is not there any more. */
   readonly #nickNames = new Map<PeerName, string>();
   #retry: number | undefined;
   #saveFailed: string | undefined;
@@ -176,12 +176,9 @@ export class Dns implements Companion {
 
   handleTopology(): void {
     this.#names.handleTopology();
-    const origins = new Set(this.#names.origins());
-    for (const peer of this.#nickNames.keys()) if (!origins.has(peer)) this.#nickNames.delete(peer);
-    for (const peer of origins) {
-      const nickName = this.#o.mesh.peer(peer)?.nickName;
-      if (nickName !== undefined) this.#nickNames.set(peer, nickName);
-    }
+    const suspended = new Set(this.#names.suspended().map(({ peer }) => peer));
+    for (const peer of this.#nickNames.keys()) if (!suspended.has(peer)) this.#nickNames.delete(peer);
+    for (const { name, nickName } of this.#o.mesh.peers()) this.#nickNames.set(name, nickName);
   }
 
   // What others know

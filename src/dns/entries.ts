@@ -231,11 +231,6 @@ export class Names {
     }));
   }
 
-  /** Who has named anything. */
-  origins(): readonly PeerName[] {
-    return [...new Set(this.#bothReplicas().flatMap((replica) => [...replica.origins()]))];
-  }
-
   isHidden(origin: PeerName): boolean {
     return this.#hidden.has(origin);
   }

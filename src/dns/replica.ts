@@ -70,10 +70,6 @@ export class Replica {
     return this.#byOrigin.get(origin) ?? NOTHING;
   }
 
-  origins(): Iterable<PeerName> {
-    return this.#byOrigin.keys();
-  }
-
   /** Adds an entry of ours, or brings it back; undefined where there are too many. What it returns is to be broadcast. */
   add(hostname: string, containerId: string, data: NameData): NameEntry | undefined {
     const fresh = new Entry(hostname, this.#o.ourName, containerId, data, 0, 0);
