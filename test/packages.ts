@@ -27,7 +27,16 @@ export const NETWORK_TOOLS: readonly Tool[] = [
   { package: "tcpdump", probe: "tcpdump", why: "looks at what is on the wire" },
   { package: "ethtool", probe: "ethtool", why: "shows offload settings" },
   { package: "procps", probe: "ps", why: "looks for processes left behind" },
+  { package: "bind9-dnsutils", probe: "dig", why: "asks DNS servers" },
+  { package: "dnsmasq-base", probe: "dnsmasq", why: "a DNS server to ask for what is not ours" },
   { package: "libsodium23", probe: "/usr/lib/*/libsodium.so.23", why: "the fast way to encrypt" },
+];
+
+/** What measures the DNS server, and what it is measured beside. */
+export const DNS_TOOLS: readonly Tool[] = [
+  { package: "dnsperf", probe: "dnsperf", why: "asks a DNS server as fast as it can" },
+  { package: "dnsmasq-base", probe: "dnsmasq", why: "answers the same names" },
+  { package: "unbound", probe: "unbound", why: "answers the same names" },
 ];
 
 /** What compares C structs with what a compiler says, and starts the executable for arm64. */
