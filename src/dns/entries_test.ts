@@ -101,7 +101,6 @@ Deno.test("Names names both clocks where they are too far apart", () => {
 Deno.test("Names answers for several addresses of a name and several names of an address, in any letter case", () => {
   const world = new World();
   world.add("web.weave.local", "10.0.0.1");
-  world.add("WEB.weave.local.", "10.0.0.1");
   world.learn([entry("Web.Weave.local.", "10.0.0.2", B), entry("other.weave.local.", "10.0.0.1", B)]);
   assert.deepEqual(world.lookup("wEb.weave.LOCAL").sort(), ["10.0.0.1", "10.0.0.2"]);
   assert.deepEqual(world.names.lookupAddress(parseIpv4("10.0.0.1")!), {
@@ -111,6 +110,19 @@ Deno.test("Names answers for several addresses of a name and several names of an
   world.learn([{ ...entry("other.weave.local.", "10.0.0.1", B), version: 1, tombstone: NOW }]);
   const reverse = world.names.lookupAddress(parseIpv4("10.0.0.1")!);
   assert.equal(reverse.state === "live" && reverse.hostname.toLowerCase(), "web.weave.local.");
+});
+
+Deno.test("Names of this host never differ in letter case alone", () => {
+  const world = new World();
+  world.add("Web.weave.local", "10.0.0.1");
+  world.add("web.weave.local", "10.0.0.1");
+  assert.deepEqual(world.entries().map(({ hostname, version }) => [hostname, version]), [["Web.weave.local.", 0]]);
+  assert.equal(world.names.remove({ hostname: "WEB.weave.local" }), 1);
+  world.add("web.weave.local", "10.0.0.1");
+  assert.deepEqual(world.entries().map(({ hostname, version }) => [hostname, version]), [["Web.weave.local.", 2]]);
+  world.add("WEB.weave.local", "10.0.0.2");
+  assert.equal(world.names.remove({ hostname: "WEB.weave.local" }), 1);
+  assert.deepEqual(world.lookup("web.weave.local"), ["10.0.0.1"]);
 });
 
 Deno.test("Names ignores what is outside its domain, and what is no name", () => {

@@ -50,6 +50,8 @@ export class Replica {
   readonly #o: ReplicaOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #byOrigin = new Map<PeerName, Set<Entry>>();
+  /** Ours by their identity in lower case. */
+  readonly #ours = new Map<string, Entry>();
   #sorted: readonly Entry[] | undefined;
 
   constructor(o: ReplicaOptions) {
@@ -70,23 +72,28 @@ export class Replica {
     return this.#byOrigin.get(origin) ?? NOTHING;
   }
 
-  /** Adds an entry of ours, or brings it back; undefined where there are too many. What it returns is to be broadcast. */
+  /**
+   * Adds an entry of ours, or brings it back; undefined where there are too many. What it returns is to be broadcast. A name that is there
+   * in other letter case stays as it is: of two entries that differ in nothing else, routers of Weave Net 2.8 make more and more.
+   */
   add(hostname: string, containerId: string, data: NameData): NameEntry | undefined {
     const fresh = new Entry(hostname, this.#o.ourName, containerId, data, 0, 0);
-    const entry = this.#entries.get(identityOf(fresh));
+    const entry = this.#entries.get(identityOf(fresh)) ?? this.#ours.get(foldedIdentity(fresh));
     if (entry === undefined) return this.#insert(identityOf(fresh), fresh) ? snapshot(fresh) : undefined;
     if (!entry.live) this.#change(entry, entry.version + 1, 0);
     return snapshot(entry);
   }
 
-  /** Removes live entries of ours; those it returns are to be broadcast. */
+  /** Removes live entries of ours; those it returns are to be broadcast. A name's letter case counts where it decides between several. */
   remove({ hostname, containerId, data }: Selection): readonly NameEntry[] {
-    const chosen = [...this.of(this.#o.ourName)].filter((entry) =>
+    const candidates = [...this.of(this.#o.ourName)].filter((entry) =>
       entry.live &&
-      (hostname === undefined || entry.hostname === hostname) &&
       (containerId === undefined || entry.containerId === containerId) &&
       (data === undefined || entry.data === data)
     );
+    const exact = candidates.filter((entry) => hostname === undefined || entry.hostname === hostname);
+    const folded = hostname?.toLowerCase();
+    const chosen = exact.length > 0 ? exact : candidates.filter((entry) => entry.hostname.toLowerCase() === folded);
     const now = this.#o.unixSeconds();
     for (const entry of chosen) this.#change(entry, entry.version + 1, now);
     return chosen.map(snapshot);
@@ -167,6 +174,10 @@ export class Replica {
     if (others === undefined) this.#byOrigin.set(entry.origin, others = new Set());
     others.add(entry);
     this.#entries.set(identity, entry);
+    if (entry.origin === this.#o.ourName) {
+      const folded = foldedIdentity(entry);
+      if (!this.#ours.has(folded)) this.#ours.set(folded, entry);
+    }
     this.#o.index.add(entry);
     this.#sorted = undefined;
     return true;
@@ -183,6 +194,8 @@ export class Replica {
     if (gone.size === 0) return;
     for (const entry of gone) {
       this.#entries.delete(identityOf(entry));
+      const folded = foldedIdentity(entry);
+      if (this.#ours.get(folded) === entry) this.#ours.delete(folded);
       const others = this.#byOrigin.get(entry.origin)!;
       others.delete(entry);
       if (others.size === 0) this.#byOrigin.delete(entry.origin);
@@ -193,6 +206,10 @@ export class Replica {
 }
 
 const NOTHING: ReadonlySet<Entry> = new Set();
+
+function foldedIdentity({ hostname, origin, containerId, data }: NameEntry): string {
+  return identityOf({ hostname: hostname.toLowerCase(), origin, containerId, data, version: 0, tombstone: 0 });
+}
 
 function snapshot({ hostname, origin, containerId, data, version, tombstone }: Entry): NameEntry {
   return { hostname, origin, containerId, data, version, tombstone };
