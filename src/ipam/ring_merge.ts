@@ -26,6 +26,7 @@ export interface MergeRules {
 }
 
 export interface MergedEntries {
+  /** Ours themselves where nothing is another than before. */
   readonly entries: readonly RingEntry[];
   /** At least one of theirs was taken over. */
   readonly updated: boolean;
@@ -50,6 +51,7 @@ class Merge {
   readonly #result: RingEntry[] = [];
   readonly #outdone = new Map<Ipv4, number>();
   #updated = false;
+  #clipped = false;
   #conflict: string | undefined;
   /** The entry before this place is one of ours that stayed. */
   #afterOurs = false;
@@ -81,8 +83,9 @@ class Merge {
     for (; j < theirs.length && this.#conflict === undefined; j++) this.#append(theirs[j]!);
     for (; i < entries.length; i++) this.#result.push(entries[i]!);
     this.#clip();
+    const same = !this.#updated && !this.#clipped && this.#outdone.size === 0;
     return {
-      entries: this.#result,
+      entries: same ? entries : this.#result,
       updated: this.#updated,
       outdone: this.#outdone,
       conflict: this.#conflict,
@@ -158,7 +161,9 @@ class Merge {
     for (const [i, entry] of result.entries()) {
       if (entry.peer !== this.#o.us && this.#rules.yields !== true) continue;
       const most = distance(this.#o.universe, entry.token, result[(i + 1) % result.length]!.token);
-      if (entry.free > most) result[i] = { ...entry, free: most };
+      if (entry.free <= most) continue;
+      result[i] = { ...entry, free: most };
+      this.#clipped = true;
     }
   }
 }

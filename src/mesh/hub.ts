@@ -29,7 +29,7 @@ const MAX_DEFERRED_OCTETS = 12 << 20;
 export interface GossipChannel {
   readonly name: string;
   /** Folds gossip of a neighbour in; returns what was news to us, which is gossiped on, or undefined. */
-  handleGossip(payload: Uint8Array, now: Instant): GossipData | undefined;
+  handleGossip(payload: Uint8Array, now: Instant, from: PeerName): GossipData | undefined;
   /** Folds a broadcast in; returns what is to be passed on in its place, or undefined. */
   handleBroadcast(source: PeerName, payload: Uint8Array, now: Instant): GossipData | undefined;
   handleUnicast(source: PeerName, payload: Uint8Array, now: Instant): void;
@@ -219,8 +219,9 @@ export class GossipHub {
     }
     const octets = octetsOf(payload);
     const known = this.#channels.get(channel);
-    const news = known ? known.handleGossip(octets, now) : this.#surrogates.handleGossip(channel, octets, now);
-    if (news) this.gossip(channel, connection.with?.peer ?? NO_PEER, news, now);
+    const from = connection.with?.peer ?? NO_PEER;
+    const news = known ? known.handleGossip(octets, now, from) : this.#surrogates.handleGossip(channel, octets, now);
+    if (news) this.gossip(channel, from, news, now);
   }
 
   #handleBroadcast({ channel, source, payload }: Extract<Message, { type: "broadcast" }>, now: Instant): void {

@@ -127,11 +127,11 @@ export function addressOf(number: number): Endpoint {
 }
 
 /** A seed that failed is what one needs to know. */
-export function withSeed(seed: number, test: (seed: number) => void): void {
+export function withSeed(seed: number, test: (seed: number) => void, rest = ""): void {
   try {
     test(seed);
   } catch (error) {
-    throw new Error(`With seed ${seed}: ${error instanceof Error ? error.message : error}`, { cause: error });
+    throw new Error(`With seed ${seed}${rest}: ${error instanceof Error ? error.message : error}`, { cause: error });
   }
 }
 
