@@ -1,19 +1,32 @@
 /**
- * `deno task bench [ROUNDS]`: what each carrier brings from container to container over two emulated hosts with an underlay of MTU
- * 1500, all in one run, round by round, because machines differ and have their moods. Prints a table in Markdown: medians, with
- * throughput as a ratio to kernel VXLAN.
+ * `deno task bench [ROUNDS] [carriers] [dns]`: what each carrier brings from container to container over two emulated hosts with an
+ * underlay of MTU 1500, and how the DNS server does beside others; all in one run, round by round, because machines differ and have
+ * their moods. Prints tables in Markdown: medians, with throughput as a ratio to kernel VXLAN, and query rates as one to dnsmasq.
  */
 
-import { ensureTools, NETWORK_TOOLS } from "../packages.ts";
+import { DNS_TOOLS, ensureTools, NETWORK_TOOLS } from "../packages.ts";
 import { Lab } from "../netns/lab.ts";
 import { CARRIERS } from "./carriers.ts";
+import { benchDns } from "./dns.ts";
 import { type Measured, measurePath } from "./measure.ts";
 
 const REFERENCE = "kernel VXLAN";
 
-async function main(rounds: number): Promise<void> {
+const PARTS: Readonly<Record<string, (rounds: number) => Promise<void>>> = { carriers: benchCarriers, dns: benchDns };
+
+async function main(args: readonly string[]): Promise<void> {
   if (Deno.uid() !== 0) throw new Error("The benchmark needs root, to make emulated hosts: run it with sudo");
-  await ensureTools(NETWORK_TOOLS);
+  const rounds = Number(args.find((arg) => /^\d+$/.test(arg)) ?? 2);
+  const names = args.filter((arg) => !/^\d+$/.test(arg));
+  const unknown = names.filter((name) => !Object.hasOwn(PARTS, name));
+  if (unknown.length > 0) throw new Error(`Unknown part ${unknown.join(", ")}: ${Object.keys(PARTS).join(", ")}`);
+  await ensureTools([...NETWORK_TOOLS, ...DNS_TOOLS]);
+  for (const [name, bench] of Object.entries(PARTS)) {
+    if (names.length === 0 || names.includes(name)) await bench(rounds);
+  }
+}
+
+async function benchCarriers(rounds: number): Promise<void> {
   const results = new Map<string, Measured[]>();
   for (let round = 1; round <= rounds; round++) {
     for (const carrier of CARRIERS) {
@@ -67,7 +80,7 @@ function median(all: readonly Measured[], key: keyof Measured): number {
 
 if (import.meta.main) {
   try {
-    await main(Number(Deno.args[0] ?? 2));
+    await main(Deno.args);
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     Deno.exit(1);
