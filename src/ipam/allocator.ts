@@ -567,6 +567,8 @@ export class Allocator implements GossipChannel {
     const owners = ring.owners();
     this.#nicknames.prune((name) => owners.has(name) || this.#o.peers.inReach(name));
     this.#handleNewRing();
+    // Somebody gave us what we had asked for.
+    if (this.#leaving) this.#giveAway();
   }
 
   /** What was taken over from us while we were out of reach is let go. */
@@ -658,8 +660,13 @@ export class Allocator implements GossipChannel {
     if (this.#leaving) return;
     this.#leaving = true;
     this.#operations.cancelAll();
+    this.#giveAway();
+  }
+
+  /** All that is ours becomes an heir's, where there is one. */
+  #giveAway(): void {
     const heir = this.#heir();
-    if (heir === undefined) return;
+    if (heir === undefined || !this.#territory.ring.owners().has(this.#o.name)) return;
     this.#o.log.info("all addresses are given to another peer", { peer: this.#nicknames.annotate(heir) });
     this.#territory.transfer(this.#o.name, heir);
     this.#broadcast();

@@ -92,7 +92,8 @@ export class Outbox<Output> {
     for (const [to, waiting] of this.#states) {
       if (waiting.after > this.#stored) continue;
       this.#states.delete(to);
-      if (waiting.again !== undefined) this.#states.set(to, { after: waiting.again, again: undefined });
+      const { again } = waiting;
+      if (again !== undefined && again > this.#stored) this.#states.set(to, { after: again, again: undefined });
       if (this.#told.size >= MAX_TOLD) this.#told.clear();
       this.#told.set(to, { change: this.#stored, at: now });
       return make.state(to);
