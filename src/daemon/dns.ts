@@ -368,8 +368,10 @@ export class Dns implements Companion {
     );
     this.#doubtful = stored.filter(({ containerId }) => DOCKER_ID.test(containerId));
     run(() => this.#names.addAll([...here, ...ownNames]));
-    const asked = this.#restoreContainers();
-    await Promise.race([asked, new Promise((resolve) => setTimeout(resolve, DOCKER_WAIT_MS))]);
+    const waited = Promise.withResolvers<void>();
+    const timer = setTimeout(waited.resolve, DOCKER_WAIT_MS);
+    await Promise.race([this.#restoreContainers(), waited.promise]);
+    clearTimeout(timer);
   }
 
   /** Names of Docker's containers: those that were given, and the hostnames of those that are attached. */
