@@ -197,6 +197,14 @@ export class Dns implements Companion {
     this.#doubtful = this.#doubtful.filter(({ containerId }) => containerId !== id);
   }
 
+  /** Which of Docker's containers run: names of others are gone, although nobody told us when. */
+  handleContainersRunning(ids: ReadonlySet<string>): void {
+    const gone = (id: string) => DOCKER_ID.test(id) && !ids.has(id);
+    const owners = new Set(this.#names.own().map(({ containerId }) => containerId).filter(gone));
+    for (const id of owners) this.handleContainerDied(id);
+    this.#doubtful = this.#doubtful.filter(({ containerId }) => !gone(containerId));
+  }
+
   // The API
 
   routes(): readonly Route[] {

@@ -9,7 +9,7 @@ import { dockerTree } from "../packages.ts";
 export const IMAGE = "busybox";
 
 /** What the image offers. */
-const PROGRAMS = ["sh", "ping", "nc", "ip", "ls", "cat", "sleep", "hostname"];
+const PROGRAMS = ["sh", "ping", "nc", "ip", "ls", "cat", "sleep", "hostname", "nslookup"];
 
 /** Where the engine puts its containers' control groups, to be found and removed afterwards. */
 const CGROUP = `/weave-test-${Deno.pid}`;
