@@ -15,6 +15,7 @@ import type { RouterOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
 import { SYSTEM_CLOCK } from "../host/clock.ts";
+import { ContainerWatch } from "../host/docker.ts";
 import { Links } from "../host/links.ts";
 import { ControlSockets } from "../host/sockets.ts";
 import { type Cidr, formatCidr } from "../lib/ip.ts";
@@ -306,6 +307,16 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
     owned.defer(() => dns?.stop());
     loop.add(dns);
   }
+  const containers = new ContainerWatch({
+    log,
+    listener: {
+      running: (ids) => dns?.handleContainersRunning(ids),
+      started: () => {},
+      died: (id) => dns?.handleContainerDied(id),
+      destroyed: (id) => dns?.handleContainerDied(id),
+    },
+  });
+  owned.defer(() => containers.stop());
   const onGone = ({ id }: Attachment) => dns?.handleContainerDied(id);
   const watch = new HostWatch({ plumbing, links, host: watchedHost, log, onGone });
   owned.defer(() => watch.stop());
