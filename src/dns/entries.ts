@@ -104,6 +104,7 @@ export class Names {
         ourName: o.ourName,
         index: this.#index,
         isSuspended: (origin) => this.#suspended.has(origin),
+        makeRoom: () => this.#forgetHidden(),
         unixSeconds: o.unixSeconds,
       });
     this.#replicas = { addresses: replica("addresses"), records: replica("records") };
@@ -348,6 +349,14 @@ export class Names {
       const entries = [...replica.of(peer)];
       if (entries.length === 0) continue;
       this.#outputs.push({ type: "gossip", channel: channelOf(kind as NameKind), data: replica.data(entries) });
+    }
+  }
+
+  /** Names that are not answered any more are the first to go where there are too many. */
+  #forgetHidden(): void {
+    for (const peer of [...this.#hidden]) {
+      this.#o.log.warn("names of a peer out of reach are forgotten: there are too many", { peer: formatMac(peer) });
+      this.handlePeerLeft(peer);
     }
   }
 

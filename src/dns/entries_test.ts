@@ -274,6 +274,24 @@ Deno.test("Names bounds what one peer may name", () => {
   assert.deepEqual(world.lookup("ours.weave.local"), ["10.0.0.1"]);
 });
 
+Deno.test("Names has room for what is ours, and forgets what is hidden where there are too many others", () => {
+  const world = new World();
+  const peers = [B, C, 4, 5, 6].map((name) => name as PeerName);
+  for (const peer of peers) world.uids.set(peer, 9n);
+  const fill = (peer: PeerName) =>
+    world.learn(Array.from({ length: 50_000 }, (_, i) => entry(`n${i}.weave.local.`, "10.0.0.2", peer)));
+  peers.forEach(fill);
+  assert.equal(world.entries().length, 200_000);
+  assert.equal(world.names.refused, 50_000);
+  world.add("ours.weave.local", "10.0.0.1");
+  world.disappear(B);
+  world.pass(60_000);
+  fill(peers.at(-1)!);
+  assert.equal(world.entries().length, 200_000);
+  assert.deepEqual(world.names.suspended(), []);
+  assert.deepEqual(world.lookup("ours.weave.local"), ["10.0.0.1"]);
+});
+
 Deno.test("Names merges many names of one kind in time that grows with them alone", () => {
   const world = new World();
   const many = Array.from({ length: 20_000 }, (_, i) => ({ ...entry("same.weave.local.", formatIpv4(i + 1), B) }));

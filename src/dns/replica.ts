@@ -14,6 +14,8 @@ export interface ReplicaOptions {
   readonly index: NameIndex;
   /** Entries of peers that are out of reach: nobody is told of them. */
   readonly isSuspended: (origin: PeerName) => boolean;
+  /** Makes room for entries, where that can be done without a loss that matters. */
+  readonly makeRoom: () => void;
   /** The wall clock. */
   readonly unixSeconds: () => number;
 }
@@ -169,8 +171,11 @@ export class Replica {
   }
 
   #insert(identity: string, entry: Entry): boolean {
+    // However much others say, there is room for what is ours.
+    const counts = entry.origin !== this.#o.ourName;
+    if (counts && this.#entries.size >= MAX_ENTRIES) this.#o.makeRoom();
     let others = this.#byOrigin.get(entry.origin);
-    if (this.#entries.size >= MAX_ENTRIES || (others?.size ?? 0) >= MAX_ENTRIES_OF_ORIGIN) return false;
+    if (counts && this.#entries.size >= MAX_ENTRIES || (others?.size ?? 0) >= MAX_ENTRIES_OF_ORIGIN) return false;
     if (others === undefined) this.#byOrigin.set(entry.origin, others = new Set());
     others.add(entry);
     this.#entries.set(identity, entry);
