@@ -1,6 +1,6 @@
 /** A report with something of everything in it, for tests of what is made of reports. */
 
-import type { CarrierReport, ConnectionReport, Report, RouterReport } from "../src/daemon/status.ts";
+import type { CarrierReport, ConnectionReport, DnsReport, Report, RouterReport } from "../src/daemon/status.ts";
 import { failedInfo, liveInfo, NO_VERSION_CHECK } from "../src/daemon/status.ts";
 
 export const OURS = { Name: "ce:31:e0:06:45:1a", NickName: "host1" };
@@ -104,6 +104,43 @@ export function busyReport(router: Partial<RouterReport> = {}): Report {
     MACs: [{ Mac: "12:78:0f:ca:a9:e0", ...HOST2, LastSeen: "2026-07-30T16:42:00.000Z" }],
     ...router,
   });
+}
+
+/** Names of three hosts, one of which is out of reach. */
+export const DNS: DnsReport = {
+  Domain: "weave.local.",
+  Upstream: ["192.0.2.53", "192.0.2.54"],
+  Address: "172.17.0.1:53",
+  TTL: 1,
+  Entries: [
+    dnsEntry(OURS, "db.weave.local.", "10.32.0.1", "c".repeat(64)),
+    dnsEntry(HOST2, "host2.sub.Weave.Local.", "10.32.0.102", "weave:expose"),
+    { ...dnsEntry(OURS, "old.weave.local.", "10.32.0.9", "d".repeat(64)), Version: 1, Tombstone: 1795280443 },
+    dnsEntry(HOST2, "Web-of-the-shop.weave.local.", "10.32.0.2", "netns-4-4026532"),
+  ],
+  Records: [{
+    Hostname: "db.weave.local.",
+    Origin: OURS.Name,
+    ContainerID: "weave:extern",
+    Record: "AAAA fd00::1",
+    Version: 0,
+    Tombstone: 0,
+  }],
+  Listening: ["172.17.0.1:53", "10.32.0.100:53"],
+  Suspended: [
+    { Peer: HOST3.Name, NickName: HOST3.NickName, Entries: 7, Since: "2026-11-24T10:49:00.000Z", Hidden: true },
+  ],
+  Counters: { queries: 12, local: 9, pending: 1 },
+  Warnings: ["Cannot listen for DNS queries at 10.32.0.101:53: EADDRINUSE"],
+};
+
+function dnsEntry(
+  origin: { readonly Name: string },
+  Hostname: string,
+  Address: string,
+  ContainerID: string,
+): DnsReport["Entries"][number] {
+  return { Hostname, Origin: origin.Name, ContainerID, Address, Version: 0, Tombstone: 0 };
 }
 
 export function live(

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { busyReport, HOST2, live, lonelyReport } from "../../test/example_report.ts";
+import { busyReport, DNS, HOST2, live, lonelyReport } from "../../test/example_report.ts";
 import { readProcessStats } from "../host/process_stats.ts";
 import { formatMetrics } from "./metrics.ts";
 import type { Report } from "./status.ts";
@@ -59,6 +59,19 @@ Deno.test("formatMetrics() has drops by reason, totals and the process", () => {
     ]
   ) assert.ok(text.includes(`\n${line}\n`), line);
   assert.doesNotMatch(text, /weave_ips|weave_dns_entries|weave_ipam/);
+});
+
+Deno.test("formatMetrics() has live names of this host, and what came to the DNS server", () => {
+  const lines = (report: Report) =>
+    formatMetrics(report, PROCESS).split("\n").filter((line) => /^weave_dns/.test(line));
+  assert.deepEqual(lines({ ...lonelyReport(), DNS }), [
+    "weave_dns_entries 1",
+    'weave_dns_events_total{event="queries"} 12',
+    'weave_dns_events_total{event="local"} 9',
+    "weave_dns_pending 1",
+    "weave_dns_suspended_entries 7",
+  ]);
+  assert.deepEqual(lines(lonelyReport()), []);
 });
 
 Deno.test("formatMetrics() adds up two connections to one peer", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { busyReport, HOST2, HOST3, live, lonelyReport, OURS, target } from "../../test/example_report.ts";
+import { busyReport, DNS, HOST2, HOST3, live, lonelyReport, OURS, target } from "../../test/example_report.ts";
 import { failedInfo, liveInfo, type Report, REPORT_VIEWS } from "./status.ts";
 
 Deno.test("text() of the main view has the labels of Weave Net, the colon in column 16", () => {
@@ -137,6 +137,65 @@ ee:38:33:a7:d9:71(host3)
 Deno.test("text() of the targets view gives them as they were given", () => {
   assert.equal(REPORT_VIEWS.text("targets", busyReport()), "192.168.48.14\nhost15\n192.168.48.16:6783\n");
   assert.equal(REPORT_VIEWS.text("targets", lonelyReport()), "");
+});
+
+Deno.test("text() of the main view has a block for names", () => {
+  const text = REPORT_VIEWS.text("main", { ...lonelyReport(), DNS });
+  assert.equal(
+    text.slice(text.indexOf("TrustedSubnets") - 1),
+    ` TrustedSubnets: none
+
+        Service: dns
+         Domain: weave.local.
+       Upstream: 192.0.2.53, 192.0.2.54
+            TTL: 1
+        Entries: 3
+         Hidden: 7 of 1 unreachable peers
+        Warning: Cannot listen for DNS queries at 10.32.0.101:53: EADDRINUSE
+`,
+  );
+  const without = { ...DNS, Upstream: [], Suspended: [], Warnings: [] };
+  assert.match(REPORT_VIEWS.text("main", { ...lonelyReport(), DNS: without }), /Upstream: none\n.*\n.*Entries: 3\n$/);
+});
+
+Deno.test("text() of the dns view has Weave Net's columns", () => {
+  assert.equal(
+    REPORT_VIEWS.text("dns", { ...lonelyReport(), DNS }),
+    `db           10.32.0.1       cccccccccccc ce:31:e0:06:45:1a
+host2.sub    10.32.0.102     weave:expose ea:2d:b2:e6:e4:f5
+Web-of-the-shop 10.32.0.2       netns-4-4026 ea:2d:b2:e6:e4:f5
+db           AAAA fd00::1    weave:extern ce:31:e0:06:45:1a
+   hidden    7 names of ee:38:33:a7:d9:71(host3), out of reach since 2026-11-24T10:49:00.000Z; weave rmpeer if it is gone
+`,
+  );
+  const value = JSON.parse(REPORT_VIEWS.json("dns", { ...lonelyReport(), DNS }));
+  assert.deepEqual([value.Entries.length, value.Records.length, value.Suspended[0].Entries], [3, 1, 7]);
+});
+
+Deno.test("text() of the dns view lets no name make lines", () => {
+  const [first, ...rest] = DNS.Entries;
+  const evil = { ...DNS, Entries: [{ ...first!, Hostname: "a\nb\u001b[2J.weave.local." }, ...rest] };
+  const lines = REPORT_VIEWS.text("dns", { ...lonelyReport(), DNS: evil }).split("\n");
+  assert.equal(lines.length, REPORT_VIEWS.text("dns", { ...lonelyReport(), DNS }).split("\n").length);
+  assert.match(lines[0]!, /^a\?b\?\[2J /);
+});
+
+Deno.test("report() has names with their tombstones, as Weave Net does", () => {
+  const { DNS: dns } = JSON.parse(REPORT_VIEWS.report({ ...lonelyReport(), DNS }));
+  assert.deepEqual(Object.keys(dns).slice(0, 5), ["Domain", "Upstream", "Address", "TTL", "Entries"]);
+  assert.deepEqual(Object.keys(dns.Entries[0]), [
+    "Hostname",
+    "Origin",
+    "ContainerID",
+    "Address",
+    "Version",
+    "Tombstone",
+  ]);
+  assert.equal(dns.Entries.length, 4);
+  const count = REPORT_VIEWS.template("{{len .DNS.Entries}}", { ...lonelyReport(), DNS });
+  assert.deepEqual(count, { ok: true, text: "4" });
+  const none = JSON.parse(REPORT_VIEWS.report({ ...lonelyReport(), DNS: { ...DNS, Entries: [], Warnings: [] } })).DNS;
+  assert.deepEqual([none.Entries, none.Warnings], [null, []]);
 });
 
 Deno.test("text() is empty for parts that are not there", () => {
