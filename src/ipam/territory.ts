@@ -53,7 +53,8 @@ export class Territory {
         if (this.holdings.holderOf(cidr.address) === undefined) this.holdings.add(id, cidr, isContainer);
       }
     }
-    this.#adapt();
+    this.touch();
+    this.#place();
   }
 
   // The ring
@@ -191,10 +192,12 @@ export class Territory {
   /** The ring is another one: the space follows, and what is held finds its place in it. */
   #adapt(): void {
     this.touch();
-    const ranges = this.ring.ownedRanges();
-    if (sameRanges(ranges, this.#ownedRanges)) return;
-    this.#ownedRanges = ranges;
-    this.#space.setRanges(ranges);
+    if (!sameRanges(this.ring.ownedRanges(), this.#ownedRanges)) this.#place();
+  }
+
+  #place(): void {
+    this.#ownedRanges = this.ring.ownedRanges();
+    this.#space.setRanges(this.#ownedRanges);
     this.#contested.clear();
     for (const address of this.holdings.addresses()) {
       if (!contains(this.ring.universe, address)) continue;
