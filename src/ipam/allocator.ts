@@ -290,15 +290,19 @@ export class Allocator implements GossipChannel {
     const message = this.#decoded(source, () => decodeIpamMessage(payload));
     if (message === undefined || source === this.#o.name) return;
     this.#enter(now, () => {
-      this.#requests.handleAnswer(source);
       switch (message.type) {
         case "request":
           return this.#donate(message.range, source);
         case "denied":
+          this.#requests.handleDenied(source, message.range, now);
           this.#contests.handleDenied(source, message.range);
           return this.#operations.handleDenied(source, message.range);
-        case "ring":
-          return this.#handleState(source, message.state, source);
+        case "ring": {
+          const answered = this.#requests.handleAnswer(source);
+          this.#handleState(source, message.state, source);
+          // What was given may have been told by its broadcast already, and not have been enough.
+          return answered ? this.#operations.tryAll() : undefined;
+        }
         default:
           message satisfies never;
       }

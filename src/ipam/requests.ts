@@ -1,6 +1,7 @@
 /**
  * Asking peers for space. The first of those who have some is asked for all of a subnet, and gives what it thinks fit; a claim asks for one
- * address. Who was asked and has not answered is not asked for the same again at once: the ring changes often while many wait.
+ * address. Who was asked and has not answered, or has nothing, is not asked for the same again at once: the ring changes often while
+ * many wait.
  */
 import type { PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
@@ -8,36 +9,55 @@ import type { Instant } from "../lib/time.ts";
 import type { AddressRange } from "./range.ts";
 import type { Ring } from "./ring.ts";
 
-/** A request, or the answer to it, that took longer is lost. */
+/** A request, or the answer to it, that took longer is lost; and who had nothing may have something again. */
 const PATIENCE_MS = 1_000;
 const MAX_ASKED = 16_384;
 
 export class Requests {
-  /** When who was asked for what, by `peer start end`. */
-  readonly #asked = new Map<PeerName, Map<string, Instant>>();
+  /** What was asked for and when, by who was asked and the range. */
+  readonly #asked = new Map<PeerName, Map<string, { readonly at: Instant; readonly denied: boolean }>>();
   #count = 0;
 
   /** Whether to ask now; it is taken for asked then. */
-  begin(from: PeerName, { start, end }: AddressRange, now: Instant): boolean {
-    let ranges = this.#asked.get(from);
-    if (ranges === undefined) this.#asked.set(from, ranges = new Map());
-    const key = `${start} ${end}`;
-    const at = ranges.get(key);
-    if (at !== undefined && now - at < PATIENCE_MS) return false;
-    if (at === undefined && ++this.#count > MAX_ASKED) {
-      this.#asked.clear();
-      this.#asked.set(from, ranges = new Map());
-      this.#count = 1;
-    }
-    ranges.set(key, now);
+  begin(from: PeerName, range: AddressRange, now: Instant): boolean {
+    const asked = this.#asked.get(from)?.get(keyOf(range));
+    if (asked !== undefined && now - asked.at < PATIENCE_MS) return false;
+    this.#set(from, range, { at: now, denied: false });
     return true;
   }
 
-  /** It said something. */
-  handleAnswer(from: PeerName): void {
-    this.#count -= this.#asked.get(from)?.size ?? 0;
-    this.#asked.delete(from);
+  handleDenied(from: PeerName, range: AddressRange, now: Instant): void {
+    if (this.#asked.get(from)?.has(keyOf(range))) this.#set(from, range, { at: now, denied: true });
   }
+
+  /** It told its ring, which comes last of an answer. True: something had been asked, and was not denied. */
+  handleAnswer(from: PeerName): boolean {
+    const ranges = this.#asked.get(from);
+    let any = false;
+    for (const [key, { denied }] of ranges ?? []) {
+      if (denied) continue;
+      any = true;
+      ranges!.delete(key);
+      this.#count--;
+    }
+    if (ranges?.size === 0) this.#asked.delete(from);
+    return any;
+  }
+
+  #set(from: PeerName, range: AddressRange, asked: { at: Instant; denied: boolean }): void {
+    if (this.#count >= MAX_ASKED) {
+      this.#asked.clear();
+      this.#count = 0;
+    }
+    let ranges = this.#asked.get(from);
+    if (ranges === undefined) this.#asked.set(from, ranges = new Map());
+    if (!ranges.has(keyOf(range))) this.#count++;
+    ranges.set(keyOf(range), asked);
+  }
+}
+
+function keyOf({ start, end }: AddressRange): string {
+  return `${start} ${end}`;
 }
 
 /** Who may be asked for addresses of a range: at random, the more likely the earlier the more they have. */

@@ -40,6 +40,15 @@ export interface Surroundings {
   trace(host: SimHost, what: string, detail: number): void;
 }
 
+/** Another core on the same host, which speaks on channels of the mesh. */
+export interface Part {
+  /** Carries out what it asks for; whether there was anything. */
+  pump(): boolean;
+  nextAt(): number;
+  handleTimeout(): void;
+  handlePeerGone(name: PeerName): void;
+}
+
 interface Socket extends Side<Item> {
   readonly half: Half<Item>;
   begin(): void;
@@ -53,6 +62,7 @@ export class SimHost {
   readonly mesh: Mesh;
   readonly endpoint: Endpoint;
   running = true;
+  part: Part | undefined;
   /** Peers that the mesh said are gone, and how often routes changed. */
   readonly gone: PeerName[] = [];
   routesChanged = 0;
@@ -95,7 +105,9 @@ export class SimHost {
   /** To be called after whatever was asked of the mesh from outside. */
   pump(): void {
     if (!this.running) return;
-    for (let output = this.mesh.poll(); output; output = this.mesh.poll()) this.#handleOutput(output);
+    do {
+      for (let output = this.mesh.poll(); output; output = this.mesh.poll()) this.#handleOutput(output);
+    } while (this.part?.pump());
     this.#planWake();
   }
 
@@ -142,6 +154,7 @@ export class SimHost {
         return;
       case "peerGone":
         this.gone.push(output.name);
+        this.part?.handlePeerGone(output.name);
         return;
       case "routesChanged":
         this.routesChanged++;
@@ -199,7 +212,7 @@ export class SimHost {
   }
 
   #planWake(): void {
-    let at = this.mesh.pollTimeout()?.at ?? Infinity;
+    let at = Math.min(this.mesh.pollTimeout()?.at ?? Infinity, this.part?.nextAt() ?? Infinity);
     if (this.o.octets) { for (const socket of this.#sockets.values()) at = Math.min(at, socket.nextAt()); }
     if (at >= this.#wakeAt) return;
     this.#wakeAt = at;
@@ -208,6 +221,7 @@ export class SimHost {
       this.#wakeAt = Infinity;
       if (this.o.octets) { for (const socket of [...this.#sockets.values()]) socket.handleTimeout(); }
       this.mesh.handleTimeout(this.#now);
+      this.part?.handleTimeout();
       this.pump();
     });
   }
