@@ -41,13 +41,17 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
   return 0;
 }
 
+/** A router that hangs says nothing, and is stopped all the same. */
+const FAREWELL_MS = 1_000;
+
 /** Others need not wait for a router that was told to stop: its names are gone at once. A restart says nothing. */
 async function sayFarewell(given: Input["given"]): Promise<void> {
-  try {
-    await (await routerClient(given)).request("POST", "/farewell");
-  } catch {
-    // It does not answer any more.
-  }
+  let timer: number | undefined;
+  const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, FAREWELL_MS));
+  const said = routerClient(given).then((client) => client.request("POST", "/farewell"));
+  // It may not answer any more.
+  await Promise.race([said.then(() => {}, () => {}), limit]);
+  clearTimeout(timer);
 }
 
 /** Gives our address space to others. @returns whether somebody may have got it */

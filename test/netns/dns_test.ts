@@ -289,6 +289,45 @@ while True:
   assert.equal((await dnsReport(a)).Counters["spoofed"], 30);
 });
 
+testAsRoot(
+  "weave launch --no-dns keeps no names, --dns-domain keeps others, and a taken address is refused",
+  async () => {
+    await using lab = new Lab();
+    const host = await lab.host("a");
+    await host.weave("launch", "--no-dns");
+    await host.weave("expose", "10.0.0.100/24", "-h", "a.weave.local");
+    assert.equal(await host.weave("dns-args"), "");
+    assert.equal(await host.weave("status", "dns"), "");
+    assert.doesNotMatch(await host.weave("status"), /dns/);
+    assert.equal((await host.attemptWeave("dns-add", "10.0.0.1", "-h", "x.weave.local")).code, 0);
+    assert.equal(await host.sh("ss -Huln sport = :53"), "");
+    await host.weave("stop");
+    assert.notEqual((await host.attemptWeave("dns-args")).code, 0);
+    assert.equal((await host.attemptWeave("dns-add", "10.0.0.1", "-h", "x.weave.local")).code, 1);
+
+    await host.weave("launch", "--dns-domain", "Foo.bar", "--dns-ttl", "30", "--dns-listen-address", "127.0.0.1:5353");
+    await host.weave("dns-add", "10.0.0.1", "-h", "x.foo.BAR");
+    await host.weave("dns-add", "10.0.0.2", "-h", "x.weave.local");
+    for (const name of ["x", "x.foo.bar", "X.Foo.Bar."]) assert.equal(await host.weave("dns-lookup", name), "10.0.0.1");
+    assert.match(
+      await host.sh("dig @127.0.0.1 -p 5353 +noall +answer x.foo.bar A"),
+      /^x\.foo\.bar\.\s+30\s+IN\s+A\s+10\.0\.0\.1$/,
+    );
+    assert.equal(await host.weave("dns-args"), "--dns=127.0.0.1 --dns-search=Foo.bar.");
+    await host.weave("stop");
+
+    using _taken = host.spawn([
+      "python3",
+      "-c",
+      "import socket,time; s=socket.socket(); s.bind(('127.0.0.1', 5353)); s.listen(); time.sleep(600)",
+    ]);
+    await waitFor("the port", async () => (await host.sh("ss -Htln sport = :5353")) !== "", 5_000);
+    const refused = await host.attemptWeave("launch", "--dns-listen-address", "127.0.0.1:5353");
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /Cannot listen for DNS queries at 127\.0\.0\.1:5353/);
+  },
+);
+
 testAsRoot("50 addresses of a name arrive, whatever a client takes", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
