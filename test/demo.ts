@@ -74,23 +74,35 @@ async function show(lab: Lab): Promise<void> {
   await weave(host1, "expose", "10.0.0.100/24");
   await sendLine(host1, three, "10.0.0.3", "Hello from host1, which is no container");
 
+  say("Every router answers DNS for all names of the network. c1 asks host1, and sends a line to c3 by its name.");
+  tell("c1$ cat /etc/resolv.conf");
+  tell("nameserver 10.0.0.100");
+  await host1.sh("mkdir -p /etc/netns/c1; echo nameserver 10.0.0.100 > /etc/netns/c1/resolv.conf");
+  await sendLine(one, three, "10.0.0.3", "Hello from c1, which knows no address", "c3");
+
   say("What host2 says about its connections:");
   await weave(host2, "status", "connections");
 }
 
 async function attach(host: EmulatedHost, name: string, address: string): Promise<Container> {
   const container = await host.container(name);
-  await weave(host, "attach", `${address}/24`, container.reference);
+  await weave(host, "attach", "--hostname", `${name}.weave.local`, `${address}/24`, container.reference);
   return container;
 }
 
-/** Listens in `to`, sends from `from`, and checks that what arrives is what was sent. */
-async function sendLine(from: Container | EmulatedHost, to: Container, address: string, line: string): Promise<void> {
+/** Listens in `to`, sends from `from`, and checks that what arrives is what was sent. @param name to send to, not the address */
+async function sendLine(
+  from: Container | EmulatedHost,
+  to: Container,
+  address: string,
+  line: string,
+  name = address,
+): Promise<void> {
   await using listener = to.spawn(["nc", "-l", address, NETWORK_PORT]);
   await waitFor("nc to listen", async () => (await to.sh("ss -ltn")).includes(`:${NETWORK_PORT}`), 5_000);
   tell(`${to.name}$ nc -l ${address} ${NETWORK_PORT}`);
-  tell(`${from.name}$ echo "${line}" | nc -N ${address} ${NETWORK_PORT}`);
-  await from.exec(["nc", "-N", "-w", "10", address, NETWORK_PORT], { input: `${line}\n` });
+  tell(`${from.name}$ echo "${line}" | nc -N ${name} ${NETWORK_PORT}`);
+  await from.exec(["nc", "-N", "-w", "10", name, NETWORK_PORT], { input: `${line}\n` });
   const arrived = (await listener.finished(10_000)).stdout.trim();
   if (arrived !== line) throw new Error(`${to.name} received "${arrived}"`);
   tell(`${to.name} received: ${arrived}`);
