@@ -207,14 +207,17 @@ export function endpoint(d: Declaration & { defaultPort: number }): Option<Endpo
 }
 
 /** As Go writes durations, `5s`, `1m30s` or `500ms`, or a number of seconds; in milliseconds. */
-export function duration(d: Declaration & { default: number; to: number }): Option<number> {
-  return single<number, number>(d, {
+export function duration<D extends number | undefined>(
+  d: Declaration & { default: D; from?: number; to: number; example?: string },
+): Option<number | D> {
+  const { from = 0, to, example = "5s" } = d;
+  return single<number, D>(d, {
     value: "TIME",
     default: d.default,
-    expected: "a time such as 5s",
+    expected: `a time such as ${example}`,
     parse(given) {
       const ms = parseDuration(given);
-      return ms === undefined || ms > d.to ? undefined : ms;
+      return ms === undefined || ms < from || ms > to ? undefined : ms;
     },
   });
 }

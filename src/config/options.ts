@@ -11,6 +11,7 @@ import type { Cidr, Endpoint, Ipv4 } from "../lib/ip.ts";
 import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Level } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
+import { type IpamOptions, readIpamOptions } from "./ipam_options.ts";
 import {
   address,
   domain,
@@ -63,6 +64,8 @@ export interface RouterOptions {
   readonly dockerBridge: string;
   /** undefined: the first address of that bridge. */
   readonly dockerBridgeIp: Ipv4 | undefined;
+  /** undefined: addresses are not allocated. */
+  readonly ipam: IpamOptions | undefined;
   readonly noDns: boolean;
   /** Besides Docker's bridge and what is exposed; undefined: nowhere else. */
   readonly dnsListenAddress: Endpoint | undefined;
@@ -207,6 +210,37 @@ export const ROUTER = {
   dbPrefix: DB_PREFIX,
   dockerBridge: DOCKER_BRIDGE,
   dockerBridgeIp: DOCKER_BRIDGE_IP,
+  ipallocRange: text({
+    flag: "ipalloc-range",
+    aliases: ["--iprange", "-iprange"],
+    value: "CIDR",
+    default: undefined,
+    help: "addresses to allocate, the same on all hosts",
+  }),
+  ipallocDefaultSubnet: text({
+    flag: "ipalloc-default-subnet",
+    value: "CIDR",
+    default: undefined,
+    help: "where no subnet is named; all of the range",
+    kind: "rare",
+  }),
+  ipallocInit: text({
+    flag: "ipalloc-init",
+    value: "MODE",
+    default: undefined,
+    help: "consensus=N, seed=NAME,… or observer",
+    kind: "rare",
+  }),
+  ipallocReclaim: duration({
+    flag: "ipalloc-reclaim",
+    default: undefined,
+    // Less is no sign of having gone for good, and is not enough to make sure.
+    from: 10 * 60_000,
+    to: 365 * 86_400_000,
+    example: "24h, 10m at least",
+    help: "take over addresses of peers gone for so long",
+    kind: "rare",
+  }),
   noDns: toggle({ flag: "no-dns", help: "answer no DNS queries, and keep no names" }),
   dnsListenAddress: endpoint({
     flag: "dns-listen-address",
@@ -279,9 +313,6 @@ export const LAUNCH = {
 
 /** Accepted by `launch` for the parts of Weave Net that this version does not have. */
 export const LATER = {
-  ipallocRange: later("ipalloc-range", "CIDR", ["--iprange", "-iprange"]),
-  ipallocDefaultSubnet: later("ipalloc-default-subnet", "CIDR"),
-  ipallocInit: later("ipalloc-init", "MODE"),
   plugin: later("plugin"),
   proxy: later("proxy"),
   proxyListen: later("H", "ENDPOINT", ["-H"]),
@@ -356,7 +387,18 @@ export interface Surroundings {
 
 /** @param given completed by `withEnvironment(ROUTER, …)`. Throws `OptionError`. */
 export function routerOptions(given: Given, targets: readonly string[], around: Surroundings): RouterOptions {
-  const { noDiscovery, nickname, password, dbPrefix, resolvConf, ...same } = readOptions(ROUTER, given);
+  const {
+    noDiscovery,
+    nickname,
+    password,
+    dbPrefix,
+    resolvConf,
+    ipallocRange: range,
+    ipallocDefaultSubnet: defaultSubnet,
+    ipallocInit: init,
+    ipallocReclaim: reclaimMs,
+    ...same
+  } = readOptions(ROUTER, given);
   if (same.resume && targets.length > 0) {
     throw new OptionError("You must not specify an initial peer list in conjunction with --resume", "resume");
   }
@@ -366,6 +408,7 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     password: password === "" ? undefined : password,
     dbPrefix: resolve(dbPrefix),
     resolvConf: resolvConf === "" ? "" : resolve(resolvConf),
+    ipam: readIpamOptions({ range, defaultSubnet, init, reclaimMs }),
     discovery: !noDiscovery,
     targets,
     testIdentity: testIdentity(around.env("WEAVE_TEST_IDENTITY")),
@@ -396,6 +439,5 @@ export function laterGiven(given: Given): string[] {
 
 /** Switching off what is not there needs no warning. */
 function asksForNothing(flag: string, value: string): boolean {
-  if (flag === "ipalloc-range") return value === "";
   return value === "false" || ["no-detect-tls", "no-default-ipalloc"].includes(flag);
 }

@@ -29,6 +29,13 @@ Deno.test("routerOptions() has Weave Net's defaults where nothing is given", () 
     dbPrefix: "/var/lib/weave/weave",
     dockerBridge: "docker0",
     dockerBridgeIp: undefined,
+    ipam: {
+      range: parseCidr("10.32.0.0/12"),
+      rangeGiven: false,
+      defaultSubnet: parseCidr("10.32.0.0/12"),
+      init: { mode: "consensus", peers: undefined },
+      reclaimMs: undefined,
+    },
     noDns: false,
     dnsListenAddress: undefined,
     dnsDomain: "weave.local.",
@@ -191,10 +198,10 @@ Deno.test("toArguments() writes what was given", () => {
 });
 
 Deno.test("laterGiven() names flags of parts to come, but none that switches them off", () => {
-  const silent: Given = new Map([["ipalloc-range", [""]], ["no-dns", ["true"]], ["proxy", ["false"]], ["port", ["1"]]]);
+  const silent: Given = new Map([["no-detect-tls", ["true"]], ["proxy", ["false"]], ["port", ["1"]]]);
   assert.deepEqual(laterGiven(silent), []);
-  const given: Given = new Map([["H", ["x"]], ["ipalloc-range", ["10.0.0.0/8"]], ["proxy", ["true"]]]);
-  assert.deepEqual(laterGiven(given), ["--ipalloc-range", "--proxy", "-H"]);
+  const given: Given = new Map([["H", ["x"]], ["plugin", ["true"]], ["proxy", ["true"]]]);
+  assert.deepEqual(laterGiven(given), ["--plugin", "--proxy", "-H"]);
 });
 
 Deno.test("options of one command have spellings of their own", () => {
