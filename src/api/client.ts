@@ -86,7 +86,9 @@ export class ApiAddressBook implements AddressBook {
 
   async allocate(id: string, subnet: Cidr | undefined, options: { checkAlive: boolean }): Promise<Cidr | Unserved> {
     const body = await this.#ask("POST", addressPath(id, subnet), aliveQuery(options));
-    return isUnserved(body) ? body : readCidr(body.text);
+    if (isUnserved(body)) return body;
+    if (body.text.trim() === "cancelled") throw new OperationError("Cannot allocate an address: cancelled");
+    return readCidr(body.text);
   }
 
   async claim(id: string, cidr: Cidr, options: { checkAlive: boolean }): Promise<"claimed" | Unserved> {

@@ -217,6 +217,17 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./containers.ts")).ps,
   }),
   command({
+    name: "prime",
+    group: "This host",
+    summary: "Wait until addresses can be allocated",
+    usage: "",
+    details: `Returns once peers have agreed who allocates which addresses. That happens by
+itself when the first address is needed.`,
+    options: QUERY_OPTIONS,
+    examples: ["weave prime"],
+    load: async () => (await import("./query.ts")).prime,
+  }),
+  command({
     name: "dns-add",
     group: "Names",
     summary: "Name a container, or any address",
@@ -347,7 +358,6 @@ export const COMMANDS_LATER: Readonly<Record<string, number>> = {
   // Nothing is to be done, which is a success.
   "setup": 0,
   "setup-cni": 0,
-  "prime": 4,
   "env": 1,
   "config": 1,
   "start": 1,

@@ -64,6 +64,10 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
   const { checkHost } = await import("../daemon/requirements.ts");
   checkHost(terminal);
+  if (asked.options.ipam !== undefined) {
+    const { checkRange } = await import("../daemon/range_check.ts");
+    checkRange(asked.options.ipam, terminal);
+  }
   await checkNames(asked);
   return values.foreground ? await launchHere(given, words) : await launchDetached(given, words, values.json, terminal);
 }

@@ -52,6 +52,13 @@ export async function forget({ words, given }: Input<typeof TELL_OPTIONS>): Prom
   return 0;
 }
 
+/** Waits as long as it takes. */
+export async function prime({ words, given }: Input<typeof QUERY_OPTIONS>): Promise<number> {
+  noWords(words);
+  await (await routerClient(given)).ask("GET", "/ring");
+  return 0;
+}
+
 export async function rmpeer({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   if (words.length === 0) throw new UsageError("");
   const client = await routerClient(given);

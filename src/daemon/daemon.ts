@@ -32,6 +32,7 @@ import { expose } from "./expose.ts";
 import { type HostStart, type HostStartOptions, startHost } from "./host_start.ts";
 import { HostWatch } from "./host_watch.ts";
 import { findPeerName } from "./identity.ts";
+import { Ipam } from "./ipam.ts";
 import { NO_ALLOCATION } from "./no_allocation.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
 import { makeReport } from "./report.ts";
@@ -143,7 +144,7 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   report() {
-    const { mesh, carriers, datapath, loop, targets, watch, mtu, dns } = this.#parts;
+    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns } = this.#parts;
     return makeReport({
       options: this.#o,
       version: VERSION,
@@ -157,12 +158,14 @@ class Router implements RouterControl, AsyncDisposable {
       ready: this.#ready,
       unresolved: targets.unresolved,
       warnings: watch.warnings,
+      ipam: ipam?.report(),
       dns: dns?.report(),
     });
   }
 
   get routes(): readonly Route[] {
-    return this.#parts.dns?.routes() ?? [];
+    const { ipam, dns } = this.#parts;
+    return [...ipam?.routes() ?? [], ...dns?.routes() ?? []];
   }
 
   connect(peers: readonly string[], options: { readonly replace: boolean }): Promise<ConnectResult> {
@@ -174,21 +177,22 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   async expose(cidr: Cidr, { skipNat }: { readonly skipNat: boolean }): Promise<void> {
-    const { progress } = this.#parts;
+    const { progress, ipam } = this.#parts;
     const addresses = [{ kind: "given", cidr }] as const;
-    await expose({ addresses, book: NO_ALLOCATION, withoutMasquerade: skipNat, progress });
+    await expose({ addresses, book: ipam?.book ?? NO_ALLOCATION, withoutMasquerade: skipNat, progress });
     this.#parts.log.info("exposed", { address: formatCidr(cidr) });
   }
 
-  /** There is no address space to give away. */
-  leave(): Promise<void> {
-    this.#parts.dns?.leave();
-    return Promise.resolve();
+  async leave(): Promise<void> {
+    const { ipam, dns } = this.#parts;
+    dns?.leave();
+    await ipam?.leave();
   }
 
-  removePeer(id: string): Promise<undefined> {
-    this.#parts.dns?.removePeer(id);
-    return Promise.resolve(undefined);
+  async removePeer(id: string): Promise<number | undefined> {
+    const { ipam, dns } = this.#parts;
+    dns?.removePeer(id);
+    return await ipam?.removePeer(id);
   }
 }
 
@@ -202,6 +206,8 @@ interface Parts {
   readonly loop: ControlLoop;
   readonly targets: Targets;
   readonly watch: HostWatch;
+  /** undefined: there is no range to allocate from. */
+  readonly ipam: Ipam | undefined;
   /** undefined: `--no-dns`. */
   readonly dns: Dns | undefined;
   readonly ended: PromiseWithResolvers<number>;
@@ -299,9 +305,28 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
 
   const bridgeWatch = owned.use(new BridgeWatch(links, HOST.bridge, log));
   owned.defer(sockets.watch(bridgeWatch.fd, () => bridgeWatch.handleReadable()));
+  const run = <T>(input: (at: Instant) => T) => loop.run(input);
+  let ipam: Ipam | undefined;
+  if (options.ipam !== undefined) {
+    ipam = await Ipam.start({
+      options: options.ipam,
+      statePrefix: dbPrefix,
+      ourName: name,
+      ourUid: uid,
+      nickName: options.nickname,
+      targetCount: () => mesh.activeTargets().length + targets.unresolved.length,
+      mesh,
+      run,
+      plumbing,
+      clock: SYSTEM_CLOCK,
+      random,
+      log,
+    });
+    owned.defer(() => ipam?.stop());
+    loop.add(ipam);
+  }
   let dns: Dns | undefined;
   if (!options.noDns) {
-    const run = <T>(input: (at: Instant) => T) => loop.run(input);
     const around = { mesh, run, sockets, plumbing, links, clock: SYSTEM_CLOCK, random, log };
     dns = await Dns.start({ options, ourName: name, ourUid: uid, ...around });
     owned.defer(() => dns?.stop());
@@ -310,17 +335,29 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
   const containers = new ContainerWatch({
     log,
     listener: {
-      running: (ids) => dns?.handleContainersRunning(ids),
-      started: () => {},
-      died: (id) => dns?.handleContainerDied(id),
-      destroyed: (id) => dns?.handleContainerDied(id),
+      running(ids) {
+        void ipam?.handleContainersRunning(ids);
+        dns?.handleContainersRunning(ids);
+      },
+      started: (id) => ipam?.handleContainerStarted(id),
+      died(id) {
+        ipam?.handleContainerDied(id);
+        dns?.handleContainerDied(id);
+      },
+      destroyed(id) {
+        ipam?.handleContainerDestroyed(id);
+        dns?.handleContainerDied(id);
+      },
     },
   });
   owned.defer(() => containers.stop());
-  const onGone = ({ id }: Attachment) => dns?.handleContainerDied(id);
+  const onGone = ({ id }: Attachment) => {
+    ipam?.handleGone(id);
+    dns?.handleContainerDied(id);
+  };
   const watch = new HostWatch({ plumbing, links, host: watchedHost, log, onGone });
   owned.defer(() => watch.stop());
-  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, dns, ended };
+  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ipam, dns, ended };
 }
 
 interface PrepareOptions {

@@ -1,7 +1,7 @@
 /** A report as Prometheus text exposition 0.0.4: Weave Net 2.8's metrics, those of a process, and ours. */
 import { DROP_REASONS, type DropReason, dropText } from "../datapath/counters.ts";
 import type { ProcessStats } from "../host/process_stats.ts";
-import type { ConnectionReport, Report } from "./status.ts";
+import type { ConnectionReport, IpamReport, Report } from "./status.ts";
 import { relayedPeers } from "./status_texts.ts";
 
 interface Family {
@@ -18,7 +18,7 @@ export function formatMetrics(report: Report, process: ProcessStats): string {
   return [...weaveFamilies(report), ...ourFamilies(report), ...processFamilies(process)].map(formatFamily).join("");
 }
 
-function weaveFamilies({ Router: router, DNS: dns }: Report): Family[] {
+function weaveFamilies({ Router: router, IPAM: ipam, DNS: dns }: Report): Family[] {
   const own = dns?.Entries.filter(({ Origin, Tombstone }) => Origin === router.Name && Tombstone === 0);
   return [
     {
@@ -32,7 +32,33 @@ function weaveFamilies({ Router: router, DNS: dns }: Report): Family[] {
       "Number of peer-to-peer connections terminated.",
       router.TerminationCount,
     ),
+    ...ipam === undefined ? [] : ipamFamilies(ipam),
     ...own === undefined ? [] : [gauge("weave_dns_entries", "Number of DNS entries.", own.length)],
+  ];
+}
+
+/** Their names are Weave Net's, all but the last. */
+function ipamFamilies(ipam: IpamReport): Family[] {
+  const gone = ipam.Owners.filter(({ Reachable }) => !Reachable);
+  const stranded = gone.reduce((sum, { Size }) => sum + Size, 0);
+  const twice = ipam.Contested.filter(({ HeldTwice }) => HeldTwice).length;
+  return [
+    {
+      name: "weave_ips",
+      type: "gauge",
+      help: "Number of IP addresses.",
+      samples: [[{ state: "local-used" }, ipam.ActiveIPs]],
+    },
+    gauge("weave_max_ips", "Size of IP address space used by allocator.", ipam.RangeNumIPs),
+    gauge("weave_ipam_unreachable_count", "Number of unreachable peers.", gone.length),
+    gauge(
+      "weave_ipam_unreachable_percentage",
+      "Percentage of IP addresses owned by unreachable peers.",
+      stranded * 100 / ipam.RangeNumIPs,
+    ),
+    gauge("weave_ipam_pending_allocates", "Number of pending allocates.", ipam.PendingAllocates.length),
+    gauge("weave_ipam_pending_claims", "Number of pending claims.", ipam.PendingClaims.length),
+    gauge("weave_ipam_held_twice", "Number of IP addresses in use here that another peer has given out.", twice),
   ];
 }
 

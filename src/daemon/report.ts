@@ -12,6 +12,7 @@ import {
   type ConnectionReport,
   type DnsReport,
   failedInfo,
+  type IpamReport,
   liveInfo,
   NO_VERSION_CHECK,
   type PeerReport,
@@ -35,6 +36,8 @@ export interface ReportSources {
   /** Targets whose names are not known yet, besides those of the mesh. */
   readonly unresolved: readonly string[];
   readonly warnings: readonly string[];
+  /** undefined: addresses are not allocated. */
+  readonly ipam: IpamReport | undefined;
   /** undefined: there is no DNS. */
   readonly dns: DnsReport | undefined;
 }
@@ -45,6 +48,7 @@ export function makeReport(sources: ReportSources): Report {
     Version: sources.version,
     VersionCheck: NO_VERSION_CHECK,
     Router: routerReport(sources),
+    ...sources.ipam === undefined ? {} : { IPAM: sources.ipam },
     ...sources.dns === undefined ? {} : { DNS: sources.dns },
   };
 }

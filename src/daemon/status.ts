@@ -19,10 +19,75 @@ export interface Report {
   readonly VersionCheck: VersionCheckReport;
   readonly Router: RouterReport;
   /** Parts that are off, or not built yet, are absent. */
-  readonly IPAM?: JsonObject;
+  readonly IPAM?: IpamReport;
   readonly DNS?: DnsReport;
   readonly Proxy?: JsonObject;
   readonly Plugin?: JsonObject;
+}
+
+export interface IpamReport {
+  /** null where nobody waits for an agreement. */
+  readonly Paxos: { readonly Elector: boolean; readonly KnownNodes: number; readonly Quorum: number } | null;
+  /** What addresses are allocated from. */
+  readonly Range: string;
+  readonly RangeNumIPs: number;
+  /** In use on this host. */
+  readonly ActiveIPs: number;
+  readonly DefaultSubnet: string;
+  /** The ring; empty before there is one. */
+  readonly Entries: readonly IpamEntryReport[];
+  readonly PendingClaims: readonly {
+    readonly Ident: string;
+    readonly CIDR: { readonly Addr: string; readonly PrefixLen: number };
+  }[];
+  /** `id subnet`, each. */
+  readonly PendingAllocates: readonly string[];
+
+  // Ours from here on.
+
+  /** Ourselves first, then those who own most. */
+  readonly Owners: readonly OwnerReport[];
+  /** Peers whose ring and ours cannot become one. */
+  readonly Conflicts: readonly { readonly Peer: string; readonly Reason: string }[];
+  /** Addresses in use here that other peers own. */
+  readonly Contested: readonly ContestedReport[];
+  /** null where the option is off. */
+  readonly Reclaim: ReclaimReport | null;
+  /** What an operator must know, a plain line each. */
+  readonly Warnings: readonly string[];
+}
+
+export interface IpamEntryReport {
+  readonly Token: string;
+  readonly Size: number;
+  readonly Peer: string;
+  readonly Nickname: string;
+  readonly IsKnownPeer: boolean;
+  readonly Version: number;
+}
+
+export interface OwnerReport {
+  readonly Peer: string;
+  readonly NickName: string;
+  readonly Size: number;
+  readonly Reachable: boolean;
+}
+
+export interface ContestedReport {
+  readonly ContainerID: string;
+  readonly Address: string;
+  readonly Owner: string;
+  /** The owner has given it to somebody else. */
+  readonly HeldTwice: boolean;
+}
+
+export interface ReclaimReport {
+  readonly AfterSeconds: number;
+  /** A strict majority of the owners is in reach. */
+  readonly Majority: boolean;
+  /** Others may have taken over our addresses: none are given out. */
+  readonly Fenced: boolean;
+  readonly Absent: readonly { readonly Peer: string; readonly ForSeconds: number; readonly Reclaimable: boolean }[];
 }
 
 export interface DnsReport {

@@ -10,6 +10,8 @@ import type {
   ConnectionState,
   DnsEntryReport,
   DnsReport,
+  IpamReport,
+  OwnerReport,
   PeerReport,
   Report,
   RouterReport,
@@ -79,7 +81,7 @@ export function statusValue(view: StatusView, report: Report): unknown {
     case "dns":
       return report.DNS === undefined ? null : dnsValue(report.DNS);
     case "ipam":
-      return null;
+      return report.IPAM ?? null;
     default:
       return view satisfies never;
   }
@@ -97,15 +99,14 @@ function linesOf(view: StatusView, report: Report): string[] {
       return report.Router.Peers.flatMap(peerLines);
     case "dns":
       return dnsLines(report);
-    // This part is not there yet.
     case "ipam":
-      return [];
+      return report.IPAM === undefined ? [] : ipamLines(report, report.IPAM);
     default:
       return view satisfies never;
   }
 }
 
-function mainLines({ Version: version, Router: router, DNS: dns }: Report): string[] {
+function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns }: Report): string[] {
   const drops = unexpectedDrops(router);
   return [
     label("Version", `${version} (version check update disabled)`),
@@ -122,8 +123,76 @@ function mainLines({ Version: version, Router: router, DNS: dns }: Report): stri
     label("TrustedSubnets", router.TrustedSubnets.join(", ") || "none"),
     ...drops.length === 0 ? [] : [label("Drops", dropsText(drops))],
     ...router.Warnings.map((warning) => label("Warning", warning)),
+    ...ipam === undefined ? [] : ["", ...ipamBlock(ipam)],
     ...dns === undefined ? [] : ["", ...dnsBlock(dns)],
   ];
+}
+
+function ipamBlock(ipam: IpamReport): string[] {
+  return [
+    label("Service", "ipam"),
+    label("Status", ipamStatus(ipam)),
+    label("Range", ipam.Range),
+    label("DefaultSubnet", ipam.DefaultSubnet),
+    ...ipam.Warnings.map((warning) => label("Warning", warning)),
+  ];
+}
+
+/** In one line, in Weave Net's words. */
+function ipamStatus({ Owners: owners, Paxos: paxos, PendingAllocates: pending }: IpamReport): string {
+  if (owners.length > 0) {
+    if (owners.every(({ Reachable }) => !Reachable)) {
+      return "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead";
+    }
+    return pending.length > 0 ? "waiting for IP(s) to become available" : "ready";
+  }
+  if (paxos === null) return "idle";
+  return paxos.Elector ? `awaiting consensus (quorum: ${paxos.Quorum}, known: ${paxos.KnownNodes})` : "priming";
+}
+
+/** Who owns how much. What Weave Net does not have follows on lines of three spaces and a word. */
+function ipamLines({ Router: router }: Report, ipam: IpamReport): string[] {
+  const { Owners: owners, RangeNumIPs: size } = ipam;
+  const owned = ({ Size }: OwnerReport) =>
+    `${String(Size).padStart(8)} IPs (${(Size * 100 / size).toFixed(1).padStart(4, "0")}% of total)`;
+  const info = ({ Peer, Reachable }: OwnerReport) =>
+    Peer === router.Name ? `(${ipam.ActiveIPs} active)` : Reachable ? "" : "- unreachable!";
+  const nickNames = new Map(owners.map(({ Peer, NickName }) => [Peer, NickName]));
+  const namedOwner = (Name: string) => named({ Name, NickName: nickNames.get(Name) ?? "" });
+  return [
+    ...owners.map((owner) => `${namedOwner(owner.Peer).padEnd(37)} ${owned(owner)} ${info(owner)}`),
+    ...owners.filter(({ Reachable }) => !Reachable).map((owner) =>
+      note(
+        "stranded",
+        `${owned(owner).trim()} of ${namedOwner(owner.Peer)}; if it is dead, 'weave rmpeer ${owner.Peer}' frees them` +
+          reclaimText(ipam, owner.Peer),
+      )
+    ),
+    ...ipam.Contested.map(({ ContainerID, Address, Owner, HeldTwice }) =>
+      note(
+        HeldTwice ? "twice" : "contested",
+        `${Address} of ${ContainerID}: ${namedOwner(Owner)} owns it${
+          HeldTwice ? ", and has given it to another one" : ""
+        }`,
+      )
+    ),
+    ...ipam.Conflicts.map(({ Peer, Reason }) => note("warning", Peer === "" ? Reason : `${Peer}: ${Reason}`)),
+  ];
+}
+
+/** Whether and when the addresses of a peer that is gone come back by themselves. */
+function reclaimText({ Reclaim: reclaim }: IpamReport, peer: string): string {
+  const absent = reclaim?.Absent.find(({ Peer }) => Peer === peer);
+  if (reclaim == null || absent === undefined) return "";
+  if (!absent.Reclaimable) return "; it has no --ipalloc-reclaim, and is not taken over";
+  if (!reclaim.Majority) return "; not taken over, as no majority of the owners is reachable";
+  return `; missed for ${duration(absent.ForSeconds)}, taken over after ${duration(reclaim.AfterSeconds)}`;
+}
+
+/** As Go writes it, without seconds: `25h0m`. */
+function duration(seconds: number): string {
+  const minutes = Math.floor(seconds / 60);
+  return minutes < 60 ? `${minutes}m` : `${Math.floor(minutes / 60)}h${minutes % 60}m`;
 }
 
 function dnsBlock(dns: DnsReport): string[] {
@@ -184,7 +253,7 @@ function dnsLines({ DNS: dns }: Report): string[] {
 }
 
 function mainValue(report: Report): unknown {
-  const { Ready, Version, Router: router, DNS: dns } = report;
+  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns } = report;
   return {
     Ready,
     Version,
@@ -201,6 +270,14 @@ function mainValue(report: Report): unknown {
       TrustedSubnets: router.TrustedSubnets,
       Drops: Object.fromEntries(unexpectedDrops(router)),
       Warnings: router.Warnings,
+    },
+    ...ipam === undefined ? {} : {
+      IPAM: {
+        Status: ipamStatus(ipam),
+        Range: ipam.Range,
+        DefaultSubnet: ipam.DefaultSubnet,
+        Warnings: ipam.Warnings,
+      },
     },
     ...dns === undefined ? {} : {
       DNS: {
@@ -292,11 +369,28 @@ interface Note {
   readonly text: string;
 }
 
-function note(kind: Note["kind"] | "relayed", text: string): string {
+function note(kind: Note["kind"] | "relayed" | "stranded" | "contested" | "twice", text: string): string {
   return `   ${kind.padEnd(9)} ${text}`;
 }
 
-function connectionNotes({ Router: router }: Report): Note[] {
+function connectionNotes(report: Report): Note[] {
+  return [...report.IPAM === undefined ? [] : addressNotes(report.IPAM), ...linkNotes(report)];
+}
+
+/** Why addresses keep peers apart, or wait for them. */
+function addressNotes({ Conflicts: conflicts, Owners: owners, Paxos: paxos }: IpamReport): Note[] {
+  const notes: Note[] = conflicts.map(({ Peer, Reason }) => ({
+    kind: "warning",
+    text: Peer === "" ? Reason : `${Peer}: ${Reason}`,
+  }));
+  if (owners.length === 0 && paxos?.Elector === true) {
+    const text = `no agreement on addresses yet: ${paxos.Quorum} peers are needed, ${paxos.KnownNodes} known`;
+    notes.push({ kind: "hint", text });
+  }
+  return notes;
+}
+
+function linkNotes({ Router: router }: Report): Note[] {
   return router.Connections.flatMap((connection) => {
     const { Carrier: carrier, Attrs: attributes, Clocks: clocks, State: state } = connection;
     const peer = carrier === null

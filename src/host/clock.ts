@@ -12,3 +12,27 @@ export const SYSTEM_CLOCK: Clock = {
   monotonicMs: () => performance.now(),
   wallMs: () => Date.now(),
 };
+
+/** A moment, told so that a later process can say how long ago it was. */
+export interface Moment {
+  /** Another one for each boot of the machine. */
+  readonly boot: string;
+  /** Since that boot; never jumps. */
+  readonly uptimeMs: number;
+  readonly wallMs: number;
+}
+
+/** Empty and 0 where the kernel does not say, as where /proc is missing. */
+export function momentNow(): Moment {
+  const boot = readText("/proc/sys/kernel/random/boot_id").trim();
+  const uptimeMs = Math.round(Number.parseFloat(readText("/proc/uptime")) * 1000) || 0;
+  return { boot, uptimeMs, wallMs: Date.now() };
+}
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}

@@ -15,6 +15,8 @@ export interface StoreFormat<T> {
   readonly what: string;
   readonly major: number;
   readonly minor: number;
+  /** Octets of the file at most, for reading and writing; 16 MiB where nothing is said. */
+  readonly sizeLimit?: number;
   /** Turns parsed JSON of this major version into a value; throws an Error that says what is wrong. */
   check(data: unknown): T;
   /** Where the value cannot be said in JSON as it is. */
@@ -24,7 +26,7 @@ export interface StoreFormat<T> {
 /** The file was written by a newer version of this program. */
 export class NewerVersionError extends OperationError {}
 
-/** More than any of our files should ever hold; a larger one is not read into memory. */
+/** More than most of our files should ever hold; a larger one is not read into memory. */
 const SIZE_LIMIT = 16 * 1024 * 1024;
 
 /** One file. Writes of one object are done in order; of several that wait, only the last is written. */
@@ -38,7 +40,7 @@ export class StoreFile<T> {
 
   /** undefined where there is no file. Throws `NewerVersionError`, or `OperationError` where it cannot be understood. */
   async read(): Promise<T | undefined> {
-    const text = await readBounded(this.path, SIZE_LIMIT);
+    const text = await readBounded(this.path, this.#sizeLimit);
     if (text === undefined) {
       this.#checked = true;
       return undefined;
@@ -76,13 +78,22 @@ export class StoreFile<T> {
 
   async #write(value: T): Promise<void> {
     if (!this.#checked) {
-      const text = await readBounded(this.path, SIZE_LIMIT);
+      const text = await readBounded(this.path, this.#sizeLimit);
       if (text !== undefined) this.#refuseNewer(text);
       this.#checked = true;
     }
     const { major, minor, encode } = this.format;
     const data = encode === undefined ? value : encode(value);
-    await writeAtomically(this.path, JSON.stringify({ version: `${major}.${minor}`, data }) + "\n");
+    const text = JSON.stringify({ version: `${major}.${minor}`, data }) + "\n";
+    // What could not be read again is not written.
+    if (text.length > this.#sizeLimit) {
+      throw new OperationError(`Cannot write "${this.path}": it would have more than ${this.#sizeLimit} octets`);
+    }
+    await writeAtomically(this.path, text);
+  }
+
+  get #sizeLimit(): number {
+    return this.format.sizeLimit ?? SIZE_LIMIT;
   }
 
   /** @returns the data of a file whose version we understand */

@@ -37,7 +37,7 @@ import { decodeReclaim, encodeReclaim } from "../wire/reclaim.ts";
 import type { GossipChannel, GossipData } from "../mesh/mesh.ts";
 import { Conflicts } from "./conflicts.ts";
 import { Containers } from "./containers.ts";
-import { Election } from "./election.ts";
+import { Election, type ElectionStatus } from "./election.ts";
 import { Nicknames } from "./nicknames.ts";
 import {
   type AllocateRequest,
@@ -265,6 +265,11 @@ export class Allocator implements GossipChannel {
     this.#enter(now, () => this.#containers.handleDestroyed(id));
   }
 
+  /** Addresses found in use here, as after events were missed. */
+  handleExisting(claimants: readonly Claimant[], now: Instant): void {
+    this.#enter(now, () => claimants.forEach((claimant) => this.#takeNote(claimant)));
+  }
+
   /** These are all that run, as after events were missed. */
   handleRunning(ids: ReadonlySet<string>, now: Instant): void {
     this.#enter(now, () => this.#keepOnly(ids));
@@ -376,6 +381,11 @@ export class Allocator implements GossipChannel {
           ? { type: "broadcast", channel: IPAM_CHANNEL, data: this.#state }
           : { type: "unicast", to, payload: ringUpdateOf(this.#encodeState()) },
     }, this.#now);
+  }
+
+  /** Undefined where nobody waits for an agreement. */
+  get election(): ElectionStatus | undefined {
+    return this.#election?.status();
   }
 
   /** For status, report and metrics. */
