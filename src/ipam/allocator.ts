@@ -593,7 +593,9 @@ export class Allocator implements GossipChannel {
   #reasonOf(conflict: RingConflict, theirs: RingValue): string {
     const { ring } = this.#territory;
     const names = (seeds: readonly PeerName[]) => `[${seeds.map((name) => this.#nicknames.annotate(name)).join(" ")}]`;
-    switch (conflict.kind) {
+    // Where the universes differ, the seeds do too, as a rule; that is not what one has to mend.
+    const { start, end } = ring.universe;
+    switch (theirs.start !== start || theirs.end !== end ? "universe" : conflict.kind) {
       case "seeds":
         return `IP allocation was seeded by different peers (received: ${names(theirs.seeds)}, ours: ${
           names(ring.seeds)
@@ -606,7 +608,7 @@ export class Allocator implements GossipChannel {
       case "entries":
         return conflict.message;
       default:
-        return conflict.kind satisfies never;
+        throw new TypeError("There is no other kind of conflict");
     }
   }
 
