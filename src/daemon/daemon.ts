@@ -15,7 +15,7 @@ import type { RouterOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
 import { SYSTEM_CLOCK } from "../host/clock.ts";
-import { ContainerWatch } from "../host/docker.ts";
+import { ContainerWatch } from "../host/docker_events.ts";
 import { Links } from "../host/links.ts";
 import { ControlSockets } from "../host/sockets.ts";
 import { type Cidr, formatCidr } from "../lib/ip.ts";

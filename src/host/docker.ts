@@ -3,7 +3,6 @@
  * it is loaded by the first question and nowhere else.
  */
 import { OperationError } from "../lib/errors.ts";
-import type { Logger } from "../lib/log.ts";
 import { findProgram, run } from "./command.ts";
 
 /** A container as far as we care. */
@@ -33,17 +32,9 @@ export function fqdnOf({ hostname, domainname }: Pick<DockerContainer, "hostname
 interface Dockerode {
   getContainer(reference: string): { inspect(): Promise<unknown> };
   listContainers(): Promise<unknown>;
-  getEvents(options: { readonly filters: string }): Promise<EventStream>;
 }
 
-interface EventStream {
-  on(event: "data", listener: (octets: Uint8Array) => void): void;
-  on(event: "end" | "close", listener: () => void): void;
-  on(event: "error", listener: (error: Error) => void): void;
-  destroy(): void;
-}
-
-const SOCKET = "/var/run/docker.sock";
+export const SOCKET = "/var/run/docker.sock";
 /** An engine that hangs must not make our commands hang. */
 const TIMEOUT_MS = 30_000;
 
@@ -92,111 +83,6 @@ export async function runningContainers(): Promise<DockerContainer[]> {
   return containers;
 }
 
-/** What happens to containers; ids are whole. */
-export interface ContainerListener {
-  /** All that run: at first, and whenever something may have been missed. What is told afterwards happened later, or once more. */
-  running(ids: ReadonlySet<string>): void;
-  started(id: string): void;
-  died(id: string): void;
-  /** It is removed. */
-  destroyed(id: string): void;
-}
-
-/** The engine may not be there yet, or go for a while. */
-const FIRST_RETRY_MS = 1_000;
-const LAST_RETRY_MS = 20_000;
-/** An event has some hundred octets; a line that does not end is none. */
-const MAX_LINE_OCTETS = 1 << 20;
-
-/** Tells of Docker's containers until it is stopped, across restarts of the engine. */
-export class ContainerWatch {
-  readonly #listener: ContainerListener;
-  readonly #log: Logger;
-  #stream: EventStream | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #retryMs = FIRST_RETRY_MS;
-  #stopped = false;
-
-  constructor(o: { readonly listener: ContainerListener; readonly log: Logger }) {
-    this.#listener = o.listener;
-    this.#log = o.log;
-    void this.#follow();
-  }
-
-  stop(): void {
-    this.#stopped = true;
-    clearTimeout(this.#timer);
-    this.#stream?.destroy();
-  }
-
-  async #follow(): Promise<void> {
-    try {
-      if (!dockerIsThere()) throw new Error("there is no engine");
-      // Events wait for hours; the limit of other questions is not theirs.
-      const events = await newDockerode(undefined);
-      const filters = JSON.stringify({ type: ["container"], event: ["start", "die", "destroy"] });
-      const stream = await events.getEvents({ filters });
-      if (this.#stopped) return stream.destroy();
-      this.#stream = stream;
-      await this.#read(stream);
-    } catch (error) {
-      this.#log.debug("containers of Docker cannot be followed", { error: (error as Error).message });
-    }
-    if (this.#stopped) return;
-    this.#stream?.destroy();
-    this.#stream = undefined;
-    this.#timer = setTimeout(() => void this.#follow(), this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 1.5, LAST_RETRY_MS);
-  }
-
-  /** Resolves when the stream has ended. */
-  async #read(stream: EventStream): Promise<void> {
-    const ended = Promise.withResolvers<void>();
-    // Nothing is told before all that run are known.
-    const early: string[] = [];
-    let tell = (line: string): void => void early.push(line);
-    let rest = "";
-    const decoder = new TextDecoder();
-    stream.on("data", (octets) => {
-      const lines = (rest + decoder.decode(octets, { stream: true })).split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) if (line.trim() !== "") tell(line);
-      if (rest.length > MAX_LINE_OCTETS) stream.destroy();
-    });
-    stream.on("error", () => ended.resolve());
-    stream.on("end", () => ended.resolve());
-    stream.on("close", () => ended.resolve());
-    const ids = await runningIds();
-    if (this.#stopped) return;
-    this.#retryMs = FIRST_RETRY_MS;
-    this.#listener.running(ids);
-    tell = (line) => this.#tell(line);
-    early.forEach(tell);
-    await ended.promise;
-  }
-
-  #tell(line: string): void {
-    if (this.#stopped) return;
-    let event: { readonly Action?: unknown; readonly Actor?: { readonly ID?: unknown } };
-    try {
-      event = JSON.parse(line);
-    } catch {
-      return;
-    }
-    const id = event.Actor?.ID;
-    if (typeof id !== "string" || !/^[0-9a-f]{64}$/.test(id)) return;
-    if (event.Action === "start") this.#listener.started(id);
-    else if (event.Action === "die") this.#listener.died(id);
-    else if (event.Action === "destroy") this.#listener.destroyed(id);
-  }
-}
-
-async function runningIds(): Promise<ReadonlySet<string>> {
-  const answer = await (await dockerode()).listContainers();
-  if (!Array.isArray(answer)) throw new Error("its list of containers is none");
-  return new Set(answer.map((container) => String((container as { Id?: unknown }).Id)));
-}
-
 /** `docker run -d …` through the docker program, whose own messages go to our stderr; resolves to the full id. */
 export async function dockerRun(args: readonly string[]): Promise<string> {
   const program = findProgram("docker");
@@ -215,18 +101,13 @@ export async function dockerRun(args: readonly string[]): Promise<string> {
 
 let engine: Promise<Dockerode> | undefined;
 
-function dockerode(): Promise<Dockerode> {
-  return engine ??= newDockerode(TIMEOUT_MS);
-}
-
 /** dockerode itself looks at `DOCKER_HOST` and its companions for TLS. */
-async function newDockerode(timeout: number | undefined): Promise<Dockerode> {
-  const options = {
-    ...timeout === undefined ? {} : { timeout },
-    ...Deno.env.get("DOCKER_HOST") ? {} : { socketPath: SOCKET },
-  };
-  const { default: Engine } = await import("dockerode");
-  return new (Engine as unknown as new (o: typeof options) => Dockerode)(options);
+function dockerode(): Promise<Dockerode> {
+  const options = { timeout: TIMEOUT_MS, ...(Deno.env.get("DOCKER_HOST") ? {} : { socketPath: SOCKET }) };
+  engine ??= import("dockerode").then(({ default: Engine }) =>
+    new (Engine as unknown as new (o: typeof options) => Dockerode)(options)
+  );
+  return engine;
 }
 
 function readContainer(answer: unknown, reference: string): DockerContainer {

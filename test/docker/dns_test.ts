@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { dig, waitName } from "../netns/dns.ts";
 import { Lab } from "../netns/lab.ts";
 import { routerPid, waitEstablished } from "../netns/mesh.ts";
-import { waitFor } from "../netns/wait.ts";
+import { delay, waitFor } from "../netns/wait.ts";
 import { DockerEngine, dockerEnvironment, IMAGE } from "./engine.ts";
 import { testAsRoot } from "../skip.ts";
 
@@ -78,4 +78,11 @@ testAsRoot("names of a container of Docker go when it dies", async () => {
   }
   await engine.docker("rm", "-f", "one");
   await waitName(host, server, "one.weave.local", ["10.0.0.2"], 3_000, [host]);
+
+  // The engine's end is not the router's, nor its containers'.
+  const pid = await routerPid(host);
+  engine.daemon.signal("SIGKILL");
+  await delay(1_500);
+  assert.equal(await routerPid(host), pid);
+  await waitName(host, server, "one.weave.local", ["10.0.0.2"]);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { SILENT } from "../lib/log.ts";
-import { ContainerWatch } from "./docker.ts";
+import { ContainerWatch } from "./docker_events.ts";
 
 const A = "a".repeat(64);
 const B = "b".repeat(64);

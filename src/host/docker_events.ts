@@ -1,0 +1,189 @@
+/**
+ * What happens to Docker's containers, as the engine tells it. Not by dockerode: where an engine dies in the middle of an answer, the HTTP
+ * client under it rejects a promise that nobody has, which would end the router. HTTP/1.0 needs no client: an answer goes on until the
+ * connection ends.
+ */
+import { join } from "node:path";
+import type { Logger } from "../lib/log.ts";
+import { dockerIsThere, SOCKET } from "./docker.ts";
+
+/** What happens to containers; ids are whole. */
+export interface ContainerListener {
+  /** All that run: at first, and whenever something may have been missed. What is told afterwards happened later, or once more. */
+  running(ids: ReadonlySet<string>): void;
+  started(id: string): void;
+  died(id: string): void;
+  /** It is removed. */
+  destroyed(id: string): void;
+}
+
+/** The engine may not be there yet, or go for a while. */
+const FIRST_RETRY_MS = 1_000;
+const LAST_RETRY_MS = 20_000;
+/** An event has some hundred octets; a line that does not end is none. */
+const MAX_LINE_OCTETS = 1 << 20;
+const MAX_LIST_OCTETS = 64 << 20;
+const MAX_HEADER_OCTETS = 64 << 10;
+const FILTERS = JSON.stringify({ type: ["container"], event: ["start", "die", "destroy"] });
+
+/** Tells of Docker's containers until it is stopped, across restarts of the engine. */
+export class ContainerWatch {
+  readonly #listener: ContainerListener;
+  readonly #log: Logger;
+  #events: Answer | undefined;
+  #timer: number | undefined;
+  #retryMs = FIRST_RETRY_MS;
+  #stopped = false;
+
+  constructor(o: { readonly listener: ContainerListener; readonly log: Logger }) {
+    this.#listener = o.listener;
+    this.#log = o.log;
+    void this.#follow();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#events?.close();
+  }
+
+  async #follow(): Promise<void> {
+    try {
+      if (!dockerIsThere()) throw new Error("there is no engine");
+      // Before all that run are asked for, so that nothing happens in between.
+      using events = await ask(`/events?filters=${encodeURIComponent(FILTERS)}`);
+      this.#events = events;
+      if (!this.#stopped) await this.#read(events);
+    } catch (error) {
+      this.#log.debug("containers of Docker cannot be followed", { error: (error as Error).message });
+    }
+    this.#events = undefined;
+    if (this.#stopped) return;
+    this.#timer = setTimeout(() => void this.#follow(), this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 1.5, LAST_RETRY_MS);
+  }
+
+  /** Resolves when the engine has ended. */
+  async #read(events: Answer): Promise<void> {
+    const ids = await runningIds();
+    if (this.#stopped) return;
+    this.#retryMs = FIRST_RETRY_MS;
+    this.#listener.running(ids);
+    const decoder = new TextDecoder();
+    let rest = "";
+    for (let octets = await events.read(); octets !== undefined; octets = await events.read()) {
+      const lines = (rest + decoder.decode(octets, { stream: true })).split("\n");
+      rest = lines.pop()!;
+      if (rest.length > MAX_LINE_OCTETS) throw new Error("a line of events does not end");
+      for (const line of lines) if (line.trim() !== "") this.#tell(line);
+    }
+  }
+
+  #tell(line: string): void {
+    if (this.#stopped) return;
+    let event: { readonly Action?: unknown; readonly Actor?: { readonly ID?: unknown } } | null;
+    try {
+      event = JSON.parse(line);
+    } catch {
+      return;
+    }
+    const id = event?.Actor?.ID;
+    if (typeof id !== "string" || !/^[0-9a-f]{64}$/.test(id)) return;
+    if (event!.Action === "start") this.#listener.started(id);
+    else if (event!.Action === "die") this.#listener.died(id);
+    else if (event!.Action === "destroy") this.#listener.destroyed(id);
+  }
+}
+
+async function runningIds(): Promise<ReadonlySet<string>> {
+  using answer = await ask("/containers/json");
+  const pieces: Uint8Array<ArrayBuffer>[] = [];
+  let total = 0;
+  for (let octets = await answer.read(); octets !== undefined; octets = await answer.read()) {
+    total += octets.length;
+    if (total > MAX_LIST_OCTETS) throw new Error("its list of containers does not end");
+    pieces.push(octets);
+  }
+  const list: unknown = JSON.parse(await new Blob(pieces).text());
+  if (!Array.isArray(list)) throw new Error("its list of containers is none");
+  return new Set(list.map((container) => String((container as { Id?: unknown } | null)?.Id)));
+}
+
+/** The body of an answer that was good. */
+class Answer implements Disposable {
+  readonly #connection: Deno.Conn;
+  #first: Uint8Array<ArrayBuffer> | undefined;
+  #closed = false;
+
+  constructor(connection: Deno.Conn, first: Uint8Array<ArrayBuffer>) {
+    this.#connection = connection;
+    this.#first = first;
+  }
+
+  /** The next octets; undefined at the end, and after `close()`. */
+  async read(): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const first = this.#first;
+    this.#first = undefined;
+    if (first !== undefined && first.length > 0) return first;
+    const buffer = new Uint8Array(16 << 10);
+    try {
+      const count = await this.#connection.read(buffer);
+      return count === null ? undefined : buffer.subarray(0, count);
+    } catch (error) {
+      if (this.#closed) return undefined;
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#connection.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+async function ask(path: string): Promise<Answer> {
+  const connection = await connect();
+  try {
+    const request = new TextEncoder().encode(`GET ${path} HTTP/1.0\r\nHost: docker\r\n\r\n`);
+    for (let at = 0; at < request.length;) at += await connection.write(request.subarray(at));
+    return new Answer(connection, await readHeader(connection));
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+/** Reads to the end of the header; what came behind it. */
+async function readHeader(connection: Deno.Conn): Promise<Uint8Array<ArrayBuffer>> {
+  const buffer = new Uint8Array(MAX_HEADER_OCTETS);
+  for (let length = 0; length < buffer.length;) {
+    const count = await connection.read(buffer.subarray(length));
+    if (count === null) break;
+    length += count;
+    const text = new TextDecoder("latin1").decode(buffer.subarray(0, length));
+    const end = text.indexOf("\r\n\r\n");
+    if (end < 0) continue;
+    if (!/^HTTP\/1\.\d 200 /.test(text)) throw new Error(`it answers "${text.split("\r\n", 1)[0]!.slice(0, 100)}"`);
+    return buffer.slice(end + 4, length);
+  }
+  throw new Error("it does not answer");
+}
+
+/** As the docker program finds its engine, TLS included. */
+async function connect(): Promise<Deno.Conn> {
+  const host = Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`;
+  const path = /^unix:\/\/(.*)$/.exec(host)?.[1];
+  if (path !== undefined) return await Deno.connect({ transport: "unix", path });
+  const [, hostname, port] = /^(?:tcp|https?):\/\/([^/:]+|\[[^\]]+\])(?::(\d+))?/.exec(host) ?? [];
+  if (hostname === undefined) throw new Error(`DOCKER_HOST is "${host}"`);
+  const folder = Deno.env.get("DOCKER_CERT_PATH");
+  if (!Deno.env.get("DOCKER_TLS_VERIFY")) return await Deno.connect({ hostname, port: Number(port ?? 2375) });
+  const read = (name: string) => Deno.readTextFile(join(folder ?? join(Deno.env.get("HOME") ?? "/", ".docker"), name));
+  const [ca, cert, key] = await Promise.all([read("ca.pem"), read("cert.pem"), read("key.pem")]);
+  return await Deno.connectTls({ hostname, port: Number(port ?? 2376), caCerts: [ca], cert, key });
+}
