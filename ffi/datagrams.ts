@@ -97,6 +97,9 @@ export class DatagramBatch {
   readonly #answerIov: number;
   readonly #receivedBase: number;
   readonly #answersBase: number;
+  /** Addresses of the headers of datagrams, and of each answer's. */
+  readonly #headersAddress: bigint;
+  readonly #answerAddresses: readonly bigint[];
   /** Answers that wait for `flush()`. */
   #waiting = 0;
 
@@ -137,6 +140,9 @@ export class DatagramBatch {
     this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(new Uint8Array(this.#memory))));
     this.#receivedBase = received;
     this.#answersBase = answers;
+    this.#headersAddress = BigInt(this.#base + this.#headers);
+    const answerAt = (_: unknown, i: number) => BigInt(this.#base + this.#answerHeaders + i * mmsghdr.octets);
+    this.#answerAddresses = Array.from({ length: slots }, answerAt);
     for (let i = 0; i < slots; i++) this.#layOut(i, iov + i * iovec.octets);
   }
 
@@ -147,8 +153,7 @@ export class DatagramBatch {
       this.#u32[header + HEADER.msg_namelen >>> WORD] = sockaddr_in.octets;
       this.#u32[header + HEADER.msg_controllen >>> WORD] = CONTROL_SPACE;
     }
-    const headers = BigInt(this.#base + this.#headers);
-    return attempt(() => libc.recvmmsg(fd.raw, headers, this.slots, C.MSG_DONTWAIT, 0n));
+    return attempt(() => libc.recvmmsg(fd.raw, this.#headersAddress, this.slots, C.MSG_DONTWAIT, 0n));
   }
 
   receivedAt(i: number): number {
@@ -211,8 +216,8 @@ export class DatagramBatch {
   flush(fd: Fd): number {
     let refused = 0;
     for (let sent = 0; sent < this.#waiting;) {
-      const at = BigInt(this.#base + this.#answerHeaders + sent * mmsghdr.octets);
-      const count = libc.sendmmsg(fd.raw, at, this.#waiting - sent, C.MSG_DONTWAIT | C.MSG_NOSIGNAL);
+      const left = this.#waiting - sent;
+      const count = libc.sendmmsg(fd.raw, this.#answerAddresses[sent]!, left, C.MSG_DONTWAIT | C.MSG_NOSIGNAL);
       if (count <= 0) refused++;
       sent += Math.max(1, count);
     }
