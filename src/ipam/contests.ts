@@ -38,12 +38,13 @@ export class Contests {
   /** Asks the owners, those in reach at least. */
   ask(request: (owner: PeerName, address: Ipv4) => void): void {
     const { contested, ring } = this.#territory;
-    for (const address of this.#denied.keys()) if (!contested.has(address)) this.#denied.delete(address);
+    for (const [address, denied] of this.#denied) {
+      // What one owner denied, another may grant.
+      if (!contested.has(address) || denied.by !== ring.ownerOf(address)) this.#denied.delete(address);
+    }
     const due = [...contested].filter((address) => {
       const denied = this.#denied.get(address);
-      if (denied === undefined) return true;
-      if (denied.by !== ring.ownerOf(address)) return this.#denied.delete(address);
-      return --denied.ticks <= 0;
+      return denied === undefined || --denied.ticks <= 0;
     });
     if (this.#turn >= due.length) this.#turn = 0;
     for (const address of due.slice(this.#turn, this.#turn + AT_ONCE)) {

@@ -1,18 +1,24 @@
 /**
- * `deno task bench [ROUNDS] [carriers] [dns]`: what each carrier brings from container to container over two emulated hosts with an
- * underlay of MTU 1500, and how the DNS server does beside others; all in one run, round by round, because machines differ and have
- * their moods. Prints tables in Markdown: medians, with throughput as a ratio to kernel VXLAN, and query rates as one to dnsmasq.
+ * `deno task bench [ROUNDS] [carriers] [dns] [addresses]`: what each carrier brings from container to container over two emulated
+ * hosts with an underlay of MTU 1500, how the DNS server does beside others, and what addresses cost; all in one run, round by
+ * round, because machines differ and have their moods. Prints tables in Markdown: medians, with throughput as a ratio to kernel
+ * VXLAN, and query rates as one to dnsmasq.
  */
 
 import { DNS_TOOLS, ensureTools, NETWORK_TOOLS } from "../packages.ts";
 import { Lab } from "../netns/lab.ts";
+import { benchAddresses } from "./addresses.ts";
 import { CARRIERS } from "./carriers.ts";
 import { benchDns } from "./dns.ts";
 import { type Measured, measurePath } from "./measure.ts";
 
 const REFERENCE = "kernel VXLAN";
 
-const PARTS: Readonly<Record<string, (rounds: number) => Promise<void>>> = { carriers: benchCarriers, dns: benchDns };
+const PARTS: Readonly<Record<string, (rounds: number) => Promise<void>>> = {
+  carriers: benchCarriers,
+  dns: benchDns,
+  addresses: benchAddresses,
+};
 
 async function main(args: readonly string[]): Promise<void> {
   if (Deno.uid() !== 0) throw new Error("The benchmark needs root, to make emulated hosts: run it with sudo");
