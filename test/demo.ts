@@ -63,31 +63,30 @@ async function show(lab: Lab): Promise<void> {
     lab.hosts,
   );
 
-  say("A container on host1 and one on host3, and nothing on host2.");
-  const one = await attach(host1, "c1", "10.0.0.1");
-  const three = await attach(host3, "c3", "10.0.0.3");
+  say("A container on host1 and one on host3, and nothing on host2. Routers give out addresses, none of them twice.");
+  const [one] = await attach(host1, "c1");
+  const [three, address] = await attach(host3, "c3");
 
   say("c1 sends a line to c3, over the host in the middle.");
-  await sendLine(one, three, "10.0.0.3", "Hello from c1, two hosts away");
+  await sendLine(one, three, address, "Hello from c1, two hosts away");
 
   say("The network is opened to host1 itself, which is no container, and it does the same.");
-  await weave(host1, "expose", "10.0.0.100/24");
-  await sendLine(host1, three, "10.0.0.3", "Hello from host1, which is no container");
+  const exposed = await weave(host1, "expose");
+  await sendLine(host1, three, address, "Hello from host1, which is no container");
 
   say("Every router answers DNS for all names of the network. c1 asks host1, and sends a line to c3 by its name.");
   tell("c1$ cat /etc/resolv.conf");
-  tell("nameserver 10.0.0.100");
-  await host1.sh("mkdir -p /etc/netns/c1; echo nameserver 10.0.0.100 > /etc/netns/c1/resolv.conf");
-  await sendLine(one, three, "10.0.0.3", "Hello from c1, which knows no address", "c3");
+  tell(`nameserver ${exposed}`);
+  await host1.sh(`mkdir -p /etc/netns/c1; echo nameserver ${exposed} > /etc/netns/c1/resolv.conf`);
+  await sendLine(one, three, address, "Hello from c1, which knows no address", "c3");
 
   say("What host2 says about its connections:");
   await weave(host2, "status", "connections");
 }
 
-async function attach(host: EmulatedHost, name: string, address: string): Promise<Container> {
+async function attach(host: EmulatedHost, name: string): Promise<[Container, address: string]> {
   const container = await host.container(name);
-  await weave(host, "attach", "--hostname", `${name}.weave.local`, `${address}/24`, container.reference);
-  return container;
+  return [container, await weave(host, "attach", "--hostname", `${name}.weave.local`, container.reference)];
 }
 
 /** Listens in `to`, sends from `from`, and checks that what arrives is what was sent. @param name to send to, not the address */
@@ -108,11 +107,12 @@ async function sendLine(
   tell(`${to.name} received: ${arrived}`);
 }
 
-/** Runs a weave command on a host and shows both, as a terminal would. */
-async function weave(host: EmulatedHost, ...args: string[]): Promise<void> {
+/** Runs a weave command on a host and shows both, as a terminal would. @returns what it printed */
+async function weave(host: EmulatedHost, ...args: string[]): Promise<string> {
   tell(`${host.name}$ weave ${args.join(" ")}`);
   const output = await host.weave(...args);
   for (const line of output.split("\n").filter(Boolean)) tell(line);
+  return output;
 }
 
 async function buildWeave(): Promise<string[]> {
