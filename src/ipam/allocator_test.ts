@@ -497,7 +497,7 @@ Deno.test("a ring of a hundred thousand strange owners is merged and shown in re
   assert.ok(performance.now() - begin < 5_000);
 });
 
-// Helpers -----------------------------------------------------------------------------------------------
+// What the tests use -----------------------------------------------------------------------------------------------
 
 interface NodeOptions {
   readonly init?: IpamInit;
