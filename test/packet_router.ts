@@ -22,6 +22,8 @@ import {
   type ConnectionEntry,
   type PeerRoutes,
   PEERS,
+  SLOT_ENCRYPTED,
+  SLOT_OUTBOUND,
   SLOTS,
   Tables,
   TABLES_OCTETS,
@@ -66,15 +68,17 @@ const CAPTURE_HEADROOM = 34;
 const TAP_FRAME_OCTETS = 70_000;
 const RECEIVE_OCTETS = 1024 * KIB;
 const VIRTIO_OCTETS = 12;
+/** For whoever lays out frames by hand. */
+const SPARE_OCTETS = 128 * KIB;
 /** What memory that nobody may rely on holds. */
 const JUNK = 0xee;
 const SENDER = { address: 0x0a00_0001, port: 6783 };
 
 export class PacketRouter {
   readonly memory: PacketMemory;
-  readonly tables: Tables;
-  readonly counters: Counters;
-  readonly builder: PacketBuilder;
+  tables!: Tables;
+  counters!: Counters;
+  builder!: PacketBuilder;
   /** Next sequence numbers by slot * 2 + class. */
   readonly sequences = new Float64Array(SLOTS * 2);
   readonly specials: SpecialFrame[] = [];
@@ -83,39 +87,62 @@ export class PacketRouter {
   /** Frames written to the TAP, with their virtio headers. */
   readonly written: Uint8Array[] = [];
   readonly #sent: SentPacket[] = [];
-  readonly #writer: TableWriter;
   readonly #boxes: BoxIo;
-  readonly #mover: Mover;
-  readonly #glue: Glue;
+  readonly #arenaAt: number;
   readonly #captureAt: number;
   readonly #receiveAt: number;
-  #captureNext: number;
-  readonly #name: PeerName;
+  readonly #templateAt: number;
+  readonly #scratchAt: number;
+  #writer!: TableWriter;
+  #mover!: Mover;
+  #glue!: Glue;
+  #captureNext = 0;
+  #name!: PeerName;
 
-  private constructor(o: PacketRouterOptions, memory: PacketMemory, boxes: BoxIo) {
-    const m = memory.frames;
-    this.#name = o.name;
+  private constructor(memory: PacketMemory, boxes: BoxIo) {
     this.memory = memory;
     this.#boxes = boxes;
+    this.#arenaAt = memory.take(ARENA_OCTETS);
+    this.#captureAt = memory.take(CAPTURE_OCTETS);
+    this.#receiveAt = memory.take(RECEIVE_OCTETS) + 2;
+    this.#templateAt = memory.take(HEADER_LIMIT);
+    this.#scratchAt = memory.take(MOVER_SCRATCH_OCTETS);
+  }
+
+  static async open(o: PacketRouterOptions): Promise<PacketRouter> {
+    const octets = ARENA_OCTETS + CAPTURE_OCTETS + RECEIVE_OCTETS + MOVER_SCRATCH_OCTETS + BoxIo.octets(SLOTS) +
+      SPARE_OCTETS;
+    const memory = new PacketMemory(octets);
+    const boxes = await BoxIo.open(memory, SLOTS, o.webAssembly ?? false);
+    memory.frames.u8.fill(JUNK, memory.take(0));
+    const router = new PacketRouter(memory, boxes);
+    router.restart(o);
+    return router;
+  }
+
+  /** Becomes a router that has just started; memory and the library of boxes are used again. */
+  restart(o: Omit<PacketRouterOptions, "webAssembly">): void {
+    const m = this.memory.frames;
+    this.#name = o.name;
+    this.#captureNext = this.#captureAt;
+    this.queueIsFull = false;
+    this.sequences.fill(0);
+    for (const list of [this.specials, this.written, this.#sent]) list.length = 0;
     const shared = new ArrayBuffer(TABLES_OCTETS);
     this.#writer = new TableWriter(shared);
-    this.tables = new Tables(shared);
-    this.counters = new Counters(new ArrayBuffer(countersOctets(SLOTS)));
-    const { tables, counters } = this;
+    const tables = this.tables = new Tables(shared);
+    const counters = this.counters = new Counters(new ArrayBuffer(countersOctets(SLOTS)));
     this.builder = new PacketBuilder({
       memory: m,
       tables,
       sink: new ListSink(m, this.#sent, () => this.queueIsFull),
-      sealer: boxes,
+      sealer: this.#boxes,
       counters,
       sequences: this.sequences,
-      arenaAt: memory.take(ARENA_OCTETS),
+      arenaAt: this.#arenaAt,
       arenaOctets: ARENA_OCTETS,
       ourName: o.name,
     });
-    this.#captureAt = memory.take(CAPTURE_OCTETS);
-    this.#captureNext = this.#captureAt;
-    this.#receiveAt = memory.take(RECEIVE_OCTETS) + 2;
     this.#glue = new Glue(m, { write: (pieces, first, count) => this.#write(pieces, first, count) }, { udp: true });
     this.#mover = new Mover({
       memory: m,
@@ -124,27 +151,18 @@ export class PacketRouter {
       forwarder: new Forwarder(tables, new Fdb(new ArrayBuffer(FDB_OCTETS), PEERS), counters),
       captured: this.builder,
       relayed: this.builder,
-      segments: new SuperFrame(m, memory.take(HEADER_LIMIT)),
+      segments: new SuperFrame(m, this.#templateAt),
       glue: this.#glue,
-      opener: boxes,
+      opener: this.#boxes,
       replay: new ReplayWindows(SLOTS),
       listener: {
         special: (slot, frame, length) => void this.specials.push({ slot, octets: m.u8.slice(frame, frame + length) }),
       },
       tooBig: new TooBigFrames(m),
-      scratchAt: memory.take(MOVER_SCRATCH_OCTETS),
+      scratchAt: this.#scratchAt,
     });
     o.connections.forEach((neighbour, slot) => this.connect(slot, neighbour));
     this.route(o.routes);
-  }
-
-  static async open(o: PacketRouterOptions): Promise<PacketRouter> {
-    const octets = ARENA_OCTETS + CAPTURE_OCTETS + RECEIVE_OCTETS + MOVER_SCRATCH_OCTETS + BoxIo.octets(SLOTS) +
-      8 * KIB;
-    const memory = new PacketMemory(octets);
-    const boxes = await BoxIo.open(memory, SLOTS, o.webAssembly ?? false);
-    memory.frames.u8.fill(JUNK, memory.take(0));
-    return new PacketRouter(o, memory, boxes);
   }
 
   connect(slot: number, neighbour: Neighbour): void {
@@ -199,6 +217,34 @@ export class PacketRouter {
     u8.fill(JUNK, this.#receiveAt, at);
   }
 
+  /** A packet of ours with any text at all, sealed where the connection is: what a router that means ill could send. */
+  packetOf(slot: number, df: boolean, text: Uint8Array): Uint8Array {
+    const m = this.memory.frames;
+    const at = this.#receiveAt;
+    m.set16(at, Math.floor(this.#name / 0x1_0000_0000));
+    m.set32(at + 2, this.#name % 0x1_0000_0000);
+    if ((this.tables.slotFlags[slot]! & SLOT_ENCRYPTED) === 0) {
+      m.u8.set(text, at + 6);
+      return m.u8.slice(at, at + 6 + text.length);
+    }
+    const key = slot * 2 + (df ? 1 : 0);
+    m.set32(at + 6, df ? 0x8000_0000 : 0);
+    m.set32(at + 10, this.sequences[key]!);
+    this.sequences[key] = this.sequences[key]! + 1;
+    m.u8.set(text, at + 30);
+    this.#boxes.seal(slot, at, at + 30, text.length);
+    return m.u8.slice(at, at + 30 + text.length);
+  }
+
+  /** The text of a packet of a neighbour's: its frames, in clear. Throws where it does not open. */
+  textOf(slot: number, packet: Uint8Array): Uint8Array {
+    if ((this.tables.slotFlags[slot]! & SLOT_ENCRYPTED) === 0) return packet.subarray(6);
+    const at = this.#receiveAt;
+    this.memory.frames.u8.set(packet, at);
+    assert.ok(this.#boxes.open(slot, at, packet.length));
+    return this.memory.frames.u8.slice(at + 30, at + packet.length);
+  }
+
   /** What has left since the last call. */
   takeSent(): SentPacket[] {
     if (this.builder.flush()) {
@@ -230,7 +276,6 @@ export class PacketRouter {
     this.tables.refresh({
       connectionReplaced() {},
       connectionChanged: (slot) => {
-        const SLOT_OUTBOUND = 2;
         this.#boxes.setKey(slot, this.tables.slotKey, (this.tables.slotFlags[slot]! & SLOT_OUTBOUND) !== 0);
       },
       peerReplaced() {},
