@@ -21,7 +21,7 @@ import { NO_PEER, parsePeerName, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
 import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
 import type { Features, Message } from "../wire/control.ts";
-import type { PeerRecord } from "../wire/topology.ts";
+import type { ConnectionRecord, PeerRecord } from "../wire/topology.ts";
 import { AcceptLimit } from "./accept_limit.ts";
 import { describePeer, type Refusal, refusalOf } from "./admission.ts";
 import { Connection, type ConnectionId, type Introduction } from "./connection.ts";
@@ -201,8 +201,9 @@ export class Mesh {
   #lastId = 0;
   #terminations = 0;
   #targetsCheckedAt: Instant = -Infinity;
-  /** When we asked to be called next. */
+  /** When we asked to be called next, and when we were called last. */
   #awaited: Instant | undefined;
+  #enteredAt: Instant = -Infinity;
 
   constructor(o: MeshOptions, now: Instant) {
     this.#o = o;
@@ -421,7 +422,7 @@ export class Mesh {
     }
     const attemptAt = this.#targets.nextAt();
     if (attemptAt !== undefined) next = earlier(next, { at: attemptAt, why: "next attempt to connect" });
-    this.#awaited = next?.at;
+    this.#awaited = next && Math.max(next.at, this.#enteredAt);
     return next;
   }
 
@@ -600,7 +601,8 @@ export class Mesh {
     if (!confirmed) return;
     this.#byPeer.delete(peer!);
     this.#outputs.push({ type: "ended", id: connection.id, peer: peer! });
-    if (!end.replaced) this.#handleOwnChange([], now);
+    if (!end.replaced) return this.#handleOwnChange([], now);
+    this.#peers.setOurConnections(this.#ourRecords()); // nobody is out of reach for it: the other connection is next
   }
 
   #handleOverlayControl(
@@ -626,12 +628,15 @@ export class Mesh {
 
   /** Our own connections are others than before: everybody is to know, and of these peers too. */
   #handleOwnChange(peers: readonly PeerName[], now: Instant): void {
-    const connections = [...this.#byPeer.values()].map((connection) => connection.record);
-    this.#peers.setOurConnections(connections);
+    this.#peers.setOurConnections(this.#ourRecords());
     // Before the update goes out, so that it tells of nobody who is out of reach.
     this.#collectGarbage(now);
     this.#announce(peers, now);
     this.#timers.setIfAbsent("routes", now + ROUTES_MS);
+  }
+
+  #ourRecords(): ConnectionRecord[] {
+    return [...this.#byPeer.values()].map((connection) => connection.record);
   }
 
   #handleMerged({ improved, ourselfChanged, refused }: MergeResult, now: Instant): void {
@@ -696,6 +701,7 @@ export class Mesh {
   #enter(now: Instant): void {
     const late = this.#awaited === undefined ? 0 : now - this.#awaited;
     this.#awaited = undefined;
+    this.#enteredAt = now;
     if (late <= STALL_MS) return;
     this.#o.log.warn("was not run for a while", { duration_ms: Math.round(late) });
     for (const connection of this.#connections.values()) connection.forgive(late, now);

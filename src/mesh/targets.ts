@@ -111,7 +111,9 @@ export class Targets {
     for (const spec of targets) {
       this.#direct.set(spec.text, spec);
       const target = this.#targets.get(formatEndpoint(spec.endpoint));
-      if (target) makeDue(target, now);
+      if (!target) continue;
+      makeDue(target, now);
+      target.peer = undefined; // whoever asks for it by name shall see it tried
     }
     const after = this.texts();
     return before.length !== after.length || before.some((text, i) => text !== after[i]);
