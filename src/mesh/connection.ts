@@ -35,6 +35,8 @@ const STUCK_MS = 60_000;
 /** Octets that may wait for a socket that takes nothing: a longest message, and a little more. */
 export const MAX_WAITING_OCTETS = 12 << 20;
 
+export const OVERLOADED = "cannot keep up: too much waits to be sent";
+
 /** What both sides agreed on, once the peer is introduced. */
 export interface Introduction {
   readonly peer: PeerName;

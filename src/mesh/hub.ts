@@ -8,7 +8,7 @@ import { formatMac, NO_PEER, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
 import type { Instant } from "../lib/time.ts";
 import { type Message, type Payload, topologyOf } from "../wire/control.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, OVERLOADED } from "./connection.ts";
 import { compareSummary, digestOf, summaryOf } from "./digest.ts";
 import { type GossipData, GossipSlots } from "./gossip.ts";
 import { MAX_PEERS, type MergeResult, type Peers } from "./peers.ts";
@@ -185,9 +185,7 @@ export class GossipHub {
         );
       }
     }
-    if (connection.with && connection.overloaded) {
-      this.#around.end(connection, "cannot keep up: too much waits to be sent", now);
-    }
+    if (connection.with && connection.overloaded) this.#around.end(connection, OVERLOADED, now);
   }
 
   #dispatch(connection: Connection, message: GossipMessage, now: Instant): void {
@@ -276,8 +274,8 @@ export class GossipHub {
       this.#around.handleMerged({ improved: [], ourselfChanged: true, refused: 0 }, now);
     }
     if (theyLack.length > 0) this.#put(connection, TOPOLOGY, undefined, newsOf(peers, theyLack), now);
-    if (weLack.length > 0) this.#around.send(connection, { type: "want", names: weLack });
     this.flush(connection, now);
+    if (weLack.length > 0) this.#around.send(connection, { type: "want", names: weLack });
   }
 
   #handleWant(connection: Connection, names: readonly PeerName[], now: Instant): void {

@@ -24,7 +24,7 @@ import type { Features, Message } from "../wire/control.ts";
 import type { ConnectionRecord, PeerRecord } from "../wire/topology.ts";
 import { AcceptLimit } from "./accept_limit.ts";
 import { describePeer, type Refusal, refusalOf } from "./admission.ts";
-import { Connection, type ConnectionId, type Introduction } from "./connection.ts";
+import { Connection, type ConnectionId, type Introduction, OVERLOADED } from "./connection.ts";
 import type { GossipData } from "./gossip.ts";
 import { type GossipChannel, GossipHub } from "./hub.ts";
 import { type MergeResult, Peers } from "./peers.ts";
@@ -622,6 +622,9 @@ export class Mesh {
     if (!connection.with) return;
     this.#outputs.push({ type: "send", id: connection.id, message });
     connection.countDirect(octetsOf(message));
+    if (connection.overloaded) {
+      this.#end(connection, { reason: OVERLOADED, retry: "later", tell: true }, this.#enteredAt);
+    }
   }
 
   // Topology
