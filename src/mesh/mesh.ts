@@ -404,13 +404,13 @@ export class Mesh {
 
   handleTimeout(now: Instant): void {
     this.#enter(now);
-    for (let timer = this.#timers.takeDue(now); timer; timer = this.#timers.takeDue(now)) this.#handleTimer(timer, now);
     for (const connection of [...this.#connections.values()]) {
       for (let due = connection.takeDue(now); due; due = connection.takeDue(now)) {
         if (due.type === "end") this.#end(connection, { reason: due.reason, retry: "later", tell: true }, now);
         else if (due.type === "heartbeat" || connection.writable) this.#send(connection, due);
       }
     }
+    for (let timer = this.#timers.takeDue(now); timer; timer = this.#timers.takeDue(now)) this.#handleTimer(timer, now);
     if ((this.#targets.nextAt() ?? Infinity) <= now) this.#checkTargets(now);
   }
 
