@@ -26,7 +26,7 @@ export interface CapturedFrame {
   readonly frame: Uint8Array<ArrayBuffer>;
 }
 
-const TCP_ACK = 0x10, TCP_CWR = 0x80;
+const TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_ACK = 0x10, TCP_CWR = 0x80;
 
 /** With a segment size, the checksum field holds the sum of the pseudo header, as the kernel hands it out. */
 export function transportFrame(o: TransportFrame): CapturedFrame {
@@ -85,15 +85,23 @@ export function transportFrame(o: TransportFrame): CapturedFrame {
   return { virtio, frame };
 }
 
-/** Whether the checksums of a whole TCP or UDP frame, with up to two VLAN tags, are right. */
-export function checksumsAreRight(frame: Uint8Array): boolean {
-  const v = new DataView(frame.buffer, frame.byteOffset, frame.length);
-  let ip = 14;
-  while (v.getUint16(ip - 2) === 0x8100) ip += 4;
-  const ipv4 = v.getUint16(ip - 2) === 0x0800;
-  const transport = ip + (ipv4 ? 20 : 40);
-  if (ipv4 && onesSum(frame.subarray(ip, transport)) !== 0xffff) return false;
-  return onesSum(withPseudoHeader(frame, ip, transport, ipv4)) === 0xffff;
+/** What a super-frame is cut into, told by how it was made: the rules of Linux, without a word of the code that does it. */
+export function expectedSegments(o: TransportFrame): Uint8Array<ArrayBuffer>[] {
+  const { segment, ...same } = o;
+  if (segment === undefined) return [transportFrame(o).frame];
+  const count = Math.ceil(o.payload / segment);
+  const flags = o.flags ?? TCP_ACK;
+  return Array.from({ length: count }, (_, i) => {
+    const isLast = i === count - 1;
+    return transportFrame({
+      ...same,
+      payload: isLast ? o.payload - i * segment : segment,
+      identification: ((o.identification ?? 0x1234) + i) & 0xffff,
+      sequence: ((o.sequence ?? 1) + i * segment) >>> 0,
+      flags: flags & ~(isLast ? 0 : TCP_PSH | TCP_FIN) & ~(i > 0 ? TCP_CWR : 0),
+      content: (o.content ?? 0) + 7 * i * segment,
+    }).frame;
+  });
 }
 
 /** Random content for a frame of this kind, of any size that a container may send. */

@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import {
   Counters,
   countersOctets,
@@ -72,6 +73,7 @@ const VIRTIO_OCTETS = 12;
 const SPARE_OCTETS = 128 * KIB;
 /** What memory that nobody may rely on holds. */
 const JUNK = 0xee;
+const UNTOUCHED = Buffer.alloc(128 * KIB, JUNK);
 const SENDER = { address: 0x0a00_0001, port: 6783 };
 
 export class PacketRouter {
@@ -187,17 +189,20 @@ export class PacketRouter {
 
   /** Takes a frame from the TAP. */
   capture(frame: Uint8Array, virtio: Uint8Array = new Uint8Array(VIRTIO_OCTETS)): void {
-    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > this.#captureAt + CAPTURE_OCTETS) {
-      this.builder.flush();
-    }
-    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > this.#captureAt + CAPTURE_OCTETS) {
+    const { u8 } = this.memory.frames;
+    const end = this.#captureAt + CAPTURE_OCTETS;
+    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > end) {
+      this.builder.flush(); // what the full queue does not take is dropped, or not right
+      u8.fill(JUNK, this.#captureAt, this.#captureNext);
       this.#captureNext = this.#captureAt;
     }
-    const { u8 } = this.memory.frames;
     const at = this.#captureNext + CAPTURE_HEADROOM;
     u8.set(virtio, at);
     u8.set(frame, at + VIRTIO_OCTETS);
     this.#mover.capture(at, VIRTIO_OCTETS + frame.length);
+    // Only the header of a frame in a packet may be written before it, and nothing behind it.
+    this.#checkUntouched(this.#captureNext, at - 2);
+    this.#checkUntouched(at + VIRTIO_OCTETS + frame.length, this.#receiveAt + RECEIVE_OCTETS - 2);
     this.#captureNext = (at + VIRTIO_OCTETS + frame.length + 63) & ~63;
   }
 
@@ -214,6 +219,7 @@ export class PacketRouter {
     }
     this.#glue.flush();
     this.builder.flush();
+    this.#checkUntouched(at, this.#receiveAt + RECEIVE_OCTETS - 2);
     u8.fill(JUNK, this.#receiveAt, at);
   }
 
@@ -225,7 +231,7 @@ export class PacketRouter {
     m.set32(at + 2, this.#name % 0x1_0000_0000);
     if ((this.tables.slotFlags[slot]! & SLOT_ENCRYPTED) === 0) {
       m.u8.set(text, at + 6);
-      return m.u8.slice(at, at + 6 + text.length);
+      return this.#takeAway(at, 6 + text.length);
     }
     const key = slot * 2 + (df ? 1 : 0);
     m.set32(at + 6, df ? 0x8000_0000 : 0);
@@ -233,7 +239,7 @@ export class PacketRouter {
     this.sequences[key] = this.sequences[key]! + 1;
     m.u8.set(text, at + 30);
     this.#boxes.seal(slot, at, at + 30, text.length);
-    return m.u8.slice(at, at + 30 + text.length);
+    return this.#takeAway(at, 30 + text.length);
   }
 
   /** The text of a packet of a neighbour's: its frames, in clear. Throws where it does not open. */
@@ -242,7 +248,7 @@ export class PacketRouter {
     const at = this.#receiveAt;
     this.memory.frames.u8.set(packet, at);
     assert.ok(this.#boxes.open(slot, at, packet.length));
-    return this.memory.frames.u8.slice(at + 30, at + packet.length);
+    return this.#takeAway(at, packet.length).subarray(30);
   }
 
   /** What has left since the last call. */
@@ -252,6 +258,12 @@ export class PacketRouter {
       this.#captureNext = this.#captureAt;
     }
     return this.#sent.splice(0);
+  }
+
+  /** What has left, without taking it. */
+  peekSent(): readonly SentPacket[] {
+    this.builder.flush();
+    return this.#sent;
   }
 
   /** What was written to the TAP since the last call, without virtio headers. */
@@ -270,6 +282,21 @@ export class PacketRouter {
 
   total(name: Total): number {
     return this.counters.cells[TOTAL[name]]!;
+  }
+
+  #takeAway(at: number, octets: number): Uint8Array {
+    const { u8 } = this.memory.frames;
+    const taken = u8.slice(at, at + octets);
+    u8.fill(JUNK, at, at + octets);
+    return taken;
+  }
+
+  /** A part of what must hold nothing but junk is looked at: the nearest, and as far as an offset of 16 bits and one more reach. */
+  #checkUntouched(from: number, to: number): void {
+    const length = Math.min(to - from, UNTOUCHED.length);
+    if (length <= 0) return;
+    const seen = Buffer.from(this.memory.frames.buffer, from, length);
+    if (!seen.equals(UNTOUCHED.subarray(0, length))) assert.fail(`memory at ${from} was written outside of a frame`);
   }
 
   #refresh(): void {

@@ -7,7 +7,13 @@ import { FrameMemory } from "../../src/lib/frame_memory.ts";
 import type { PeerName } from "../../src/lib/mac.ts";
 import type { Random } from "../../src/lib/random.ts";
 import { HEADER_LIMIT, SuperFrame } from "../../src/overlay/segment.ts";
-import { type CapturedFrame, checksumsAreRight, randomTransport, transportFrame } from "../frames.ts";
+import {
+  type CapturedFrame,
+  expectedSegments,
+  randomTransport,
+  type TransportFrame,
+  transportFrame,
+} from "../frames.ts";
 import { type Neighbour, PacketRouter } from "../packet_router.ts";
 import { joined, makeInput, pick, randomOctets } from "./inputs.ts";
 import type { Target } from "./target.ts";
@@ -22,9 +28,11 @@ const BETA = 0x02bb_0000_0002 as PeerName;
 const GAMMA = 0x02cc_0000_0003 as PeerName;
 const DELTA = 0x02dd_0000_0004 as PeerName;
 const STRANGER = 0x02ee_0000_0009 as PeerName;
+const WIDE = { mtu: 65_535, maxPayload: 65_507 };
 const KEY = Uint8Array.from({ length: 32 }, (_, i) => i);
 
 const EVERYBODY = "ffffffffffff", GROUP = "01005e000001", SPANNING_TREE = "0180c2000000", NOBODY = "000000000000";
+const TCP_FIN = 0x01, TCP_PSH = 0x08;
 const MACS = ["06000000000a", "06000000000b", "06000000000c", "06000000000d"];
 
 // ── Everything at once ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -44,24 +52,22 @@ const OUR_FAULT: readonly DropReason[] = [
 /** Router beta, with alpha, who means ill, and gamma as neighbours; delta is behind gamma. */
 async function prepareDataPlane() {
   const [alpha, beta, gamma] = await openThree();
+  const kernel = new Kernel();
   return (random: Random) => {
-    const sealed = random.below(2) === 0;
-    const neighbour = (peer: PeerName): Neighbour => ({ peer, ...(sealed ? { key: KEY } : {}) });
+    const sealed = random.below(2) === 0, wide = random.below(2) === 0;
+    const neighbour = (peer: PeerName): Neighbour => ({ peer, ...(sealed ? { key: KEY } : {}), ...(wide ? WIDE : {}) });
+    const accepted = (peer: PeerName): Neighbour => ({ ...neighbour(peer), outbound: false });
     alpha.restart({ name: ALPHA, connections: [neighbour(BETA)], routes: routesBy(ALPHA, () => 0) });
-    gamma.restart({
-      name: GAMMA,
-      connections: [{ ...neighbour(BETA), outbound: true }],
-      routes: routesBy(GAMMA, () => 0),
-    });
+    gamma.restart({ name: GAMMA, connections: [neighbour(BETA)], routes: routesBy(GAMMA, () => 0) });
     beta.restart({
       name: BETA,
-      connections: [{ ...neighbour(ALPHA), outbound: false }, { ...neighbour(GAMMA), outbound: false }],
+      connections: [accepted(ALPHA), accepted(GAMMA)],
       routes: routesBy(BETA, (name) => name === ALPHA ? 0 : 1),
     });
-    const earlier: Uint8Array[] = [];
-    for (let n = 20 + random.below(100); n > 0; n--) step(random, { alpha, beta, gamma, earlier, neighbour });
+    const world = { alpha, beta, gamma, accepted, sealed, wide, kernel, earlier: [] };
+    for (let n = 20 + random.below(100); n > 0; n--) step(random, world);
     beta.queueIsFull = false;
-    deliver(beta, [alpha, gamma]);
+    deliver(world);
     for (const peer of [alpha, gamma]) {
       const drops = peer.drops();
       for (const reason of OUR_FAULT) assert.equal(drops[reason] ?? 0, 0, `beta's packets: ${reason}`);
@@ -73,29 +79,28 @@ interface World {
   readonly alpha: PacketRouter;
   readonly beta: PacketRouter;
   readonly gamma: PacketRouter;
+  /** Beta's connection with a neighbour. */
+  readonly accepted: (peer: PeerName) => Neighbour;
+  readonly sealed: boolean;
+  /** Everything fits all the time. */
+  readonly wide: boolean;
+  readonly kernel: Kernel;
+  /** Packets that were sent before. */
   readonly earlier: Uint8Array[];
-  readonly neighbour: (peer: PeerName) => Neighbour;
 }
 
-function step(random: Random, { alpha, beta, gamma, earlier, neighbour }: World): void {
+function step(random: Random, world: World): void {
+  const { beta, accepted, wide } = world;
   switch (random.below(10)) {
-    case 0: // the path is another
-      beta.connect(random.below(2), {
-        ...neighbour(pick(random, [ALPHA, GAMMA])),
-        outbound: false,
-        mtu: pick(random, [68, 75, 552, 1280, 1414, 1438, 8914, 65535]),
-        maxPayload: pick(random, [110, 600, 1472, 8972, 65507]),
-        stackFragments: random.below(2) === 0,
-      });
-      // Where a peer has two connections or none, the rest of this attempt is about that. Put it back.
-      beta.connect(0, { ...neighbour(ALPHA), outbound: false });
-      beta.connect(1, { ...neighbour(GAMMA), outbound: false, ...pathOf(random) });
+    case 0: // the path is another, or for a moment the neighbour
+      beta.connect(random.below(2), accepted(pick(random, [ALPHA, GAMMA])));
+      beta.connect(0, accepted(ALPHA));
+      beta.connect(1, { ...accepted(GAMMA), ...(wide ? {} : pathOf(random)) });
       return;
     case 1: {
       const odd = random.below(3) === 0;
-      return beta.route(
-        routesBy(BETA, (name) => odd ? random.below(3) - 1 : name === ALPHA ? 0 : 1, odd ? random : undefined),
-      );
+      const slotOf = (name: PeerName) => odd ? random.below(3) - 1 : name === ALPHA ? 0 : 1;
+      return beta.route(routesBy(BETA, slotOf, odd ? random : undefined));
     }
     case 2:
       beta.queueIsFull = random.below(2) === 0;
@@ -105,15 +110,55 @@ function step(random: Random, { alpha, beta, gamma, earlier, neighbour }: World)
     case 5: {
       const { frame, virtio } = anyFrame(random);
       beta.capture(frame, virtio);
-      return deliver(beta, [alpha, gamma]);
+      beta.written.splice(0).forEach(checkWritten);
+      return deliver(world);
     }
     default: {
-      const packets = Array.from({ length: 1 + random.below(8) }, () => anyPacket(random, alpha, earlier));
+      deliver(world);
+      const packets = Array.from({ length: 1 + random.below(8) }, () => anyPacket(random, world));
       beta.receive(...packets);
-      beta.written.splice(0).forEach(checkWritten);
-      return deliver(beta, [alpha, gamma]);
+      const written = beta.written.splice(0);
+      written.forEach(checkWritten);
+      if (!world.sealed) checkReceived(world, packets, written);
+      return deliver(world);
     }
   }
+}
+
+/** Packets in clear: what is for beta's containers reaches them, all of it and unchanged, and what goes on is nothing else. */
+function checkReceived(world: World, packets: readonly Uint8Array[], written: readonly Uint8Array[]): void {
+  const frames = packets.flatMap(readPacket);
+  const isKnown = (f: ReadFrame) => f.frame.length >= 14 && !f.isSpecial && [ALPHA, GAMMA, DELTA].includes(f.source);
+  const expected = frames.filter((f) => isKnown(f) && f.destination === BETA).map((f) => essence(f.frame));
+  assert.deepEqual(written.flatMap((frame) => world.kernel.cut(frame)).map(essence).sort(), expected.sort());
+  if (!world.wide || world.beta.queueIsFull) return;
+  const seen = new Set(frames.map((f) => hexOf(f.frame)));
+  for (const { octets } of world.beta.peekSent()) {
+    for (const { frame } of readPacket(octets)) assert.ok(seen.has(hexOf(frame)), `beta sends ${hexOf(frame)}`);
+  }
+}
+
+interface ReadFrame {
+  readonly source: PeerName;
+  readonly destination: PeerName;
+  readonly frame: Uint8Array;
+  readonly isSpecial: boolean;
+}
+
+/** Reads a packet in clear as the protocol has it; one that is not beta's or its neighbours' has nothing. */
+function readPacket(packet: Uint8Array): ReadFrame[] {
+  const frames: ReadFrame[] = [];
+  const nameAt = (at: number) => parseInt(packet.subarray(at, at + 6).toHex(), 16) as PeerName;
+  if (packet.length < 6 || ![ALPHA, BETA, GAMMA].includes(nameAt(0))) return [];
+  for (let at = 6; at + 14 <= packet.length;) {
+    const length = packet[at + 12]! << 8 | packet[at + 13]!;
+    const frame = packet.subarray(at + 14, at + 14 + length);
+    if (frame.length < length) break;
+    const isSpecial = frame.subarray(0, 14).every((octet) => octet === 0);
+    frames.push({ source: nameAt(at), destination: nameAt(at + 6), frame, isSpecial });
+    at += 14 + length;
+  }
+  return frames;
 }
 
 function pathOf(random: Random): Partial<Neighbour> {
@@ -122,15 +167,16 @@ function pathOf(random: Random): Partial<Neighbour> {
 }
 
 /** Gives beta's packets to those they are for. */
-function deliver(beta: PacketRouter, peers: readonly PacketRouter[]): void {
+function deliver({ beta, alpha, gamma }: World): void {
+  beta.specials.length = 0;
   if (beta.queueIsFull) return;
   for (const { slot, octets } of beta.takeSent()) {
-    peers[slot]!.receive(octets);
-    peers[slot]!.takeInjected();
-    peers[slot]!.takeSent();
-    peers[slot]!.specials.length = 0;
+    const peer = [alpha, gamma][slot]!;
+    peer.receive(octets);
+    peer.takeInjected();
+    peer.takeSent();
+    peer.specials.length = 0;
   }
-  beta.specials.length = 0;
 }
 
 /** A frame of a container, and what the kernel says of it; often wrong. */
@@ -147,7 +193,7 @@ function anyFrame(random: Random): CapturedFrame {
 }
 
 /** A packet of alpha's: frames that may lie about whose they are and how long, sealed rightly, mostly. */
-function anyPacket(random: Random, alpha: PacketRouter, earlier: Uint8Array[]): Uint8Array {
+function anyPacket(random: Random, { alpha, earlier }: World): Uint8Array {
   if (earlier.length > 0 && random.below(10) === 0) return pick(random, earlier);
   const frames = Array.from({ length: random.below(5) }, () => {
     const frame = random.below(4) === 0 ? new Uint8Array(random.below(80)) : anyFrame(random).frame.subarray(0, 60_000);
@@ -180,52 +226,114 @@ function checkWritten(written: Uint8Array): void {
 // ── Segments ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * Super-frames are cut, some of what comes of them is lost, doubled, late or damaged on the way, and the rest is glued: cut again by the
- * kernel's rules, it is the frames that came, and nothing else.
+ * Super-frames are cut and flooded to two neighbours, some of what comes of them is lost, doubled, late or damaged on the way, and the
+ * rest is glued: cut again by the kernel's rules, it is the frames that came, and nothing else.
  */
 async function prepareSegments() {
   const [alpha, beta] = await openThree();
   const kernel = new Kernel();
   return (random: Random) => {
-    const sealed = random.below(4) === 0;
-    const neighbour = { ...(sealed ? { key: KEY } : {}), mtu: 65_535, maxPayload: 65_507 };
-    alpha.restart({ name: ALPHA, connections: [{ peer: BETA, ...neighbour }], routes: routesBy(ALPHA, () => 0) });
+    const sealings = [0, 1].map(() => random.below(4) === 0 ? { key: KEY } : {});
+    alpha.restart({
+      name: ALPHA,
+      connections: [{ peer: BETA, ...WIDE, ...sealings[0]! }, { peer: GAMMA, ...WIDE, ...sealings[1]! }],
+      routes: [ALPHA, BETA, GAMMA].map((name) => ({
+        name,
+        unicastSlot: -1,
+        broadcastSlots: name === ALPHA ? [0, 1] : [],
+      })),
+    });
     beta.restart({
       name: BETA,
-      connections: [{ peer: ALPHA, ...neighbour, outbound: false }],
-      routes: routesBy(BETA, () => 0),
+      connections: [ALPHA, GAMMA].map((peer, i) => ({ peer, ...WIDE, ...sealings[i]!, outbound: false })),
+      routes: routesBy(BETA, () => -1).map((route) => ({ ...route, broadcastSlots: [] })),
     });
-    const frames: Uint8Array[] = [];
-    for (let n = 1 + random.below(4); n > 0; n--) {
-      const made = transportFrame(randomTransport(random, EVERYBODY, MACS[0]!));
-      alpha.capture(made.frame, made.virtio);
-      frames.push(...framesIn(alpha.takeSent().map((s) => beta.textOf(0, s.octets))));
-    }
+    const flow = anyFlow(random);
+    for (const made of flow.map(transportFrame)) alpha.capture(made.frame, made.virtio);
+    const sent = alpha.takeSent();
     assert.deepEqual(alpha.drops(), {});
-    for (const frame of frames) assert.ok(checksumsAreRight(frame), `checksum of ${frame.subarray(0, 80).toHex()}`);
-    const arriving = onTheWay(random, frames);
-    const header = Uint8Array.fromHex(nameOf(ALPHA) + nameOf(BETA));
-    for (let at = 0; at < arriving.length;) {
-      const end = Math.min(arriving.length, at + 1 + random.below(40));
-      const batch = arriving.slice(at, end);
-      at = end;
-      if (batch.reduce((n, frame) => n + frame.length + 60, 0) > 900_000) continue;
-      beta.receive(...batch.map((frame) => {
-        const length = Uint8Array.of(frame.length >>> 8, frame.length);
-        return alpha.packetOf(0, true, joined(header, length, frame));
-      }));
-      const written = beta.written.splice(0);
-      written.forEach(checkWritten);
-      const out = written.flatMap((frame) => kernel.cut(frame));
-      assert.deepEqual(out.map(essence).sort(), batch.map(essence).sort());
-      // Where nothing was damaged, each flow keeps its order.
-      if (!batch.every((frame) => frames.includes(frame))) continue;
-      for (const flow of new Set(batch.map(flowOf))) {
-        const its = (list: readonly Uint8Array[]) => list.filter((frame) => flowOf(frame) === flow).map(essence);
-        assert.deepEqual(its(out), its(batch));
-      }
+    const expected = flow.flatMap(expectedSegments);
+    for (const slot of [0, 1]) {
+      // Packets of one class keep their order; what may be fragmented goes in another than what may not.
+      const frames = [false, true].map((df) =>
+        framesIn(
+          sent.filter((s) => s.slot === slot && s.df === df).map((s) => beta.textOf(slot, s.octets)),
+        )
+      );
+      assert.deepEqual(frames[1]!.map(hexOf), expected.filter(isDontFragment).map(hexOf));
+      assert.deepEqual(frames[0]!.map(hexOf), expected.filter((f) => !isDontFragment(f)).map(hexOf));
     }
+    checkGluing(random, beta, alpha, expected, kernel);
   };
+}
+
+/** Super-frames and others, some of which continue the stream of one before. */
+function anyFlow(random: Random): TransportFrame[] {
+  const frames: TransportFrame[] = [];
+  for (let n = 1 + random.below(5); n > 0; n--) {
+    const before = frames.at(-1);
+    const next = randomTransport(random, EVERYBODY, MACS[0]!);
+    const flags = (before?.flags ?? 0) & (TCP_PSH | TCP_FIN) ? before!.flags! : next.flags!;
+    frames.push(
+      !before || random.below(3) === 0 ? next : {
+        ...before,
+        payload: random.below(20_000),
+        sequence: ((before.sequence ?? 1) + before.payload) >>> 0,
+        identification: random.below(0x10000),
+        flags,
+        ...(before.segment === undefined ? { payload: random.below(1400) } : {}),
+      },
+    );
+    const last = frames.at(-1)!;
+    if (last.segment !== undefined && last.payload === 0) frames.pop();
+  }
+  return frames;
+}
+
+function checkGluing(
+  random: Random,
+  beta: PacketRouter,
+  alpha: PacketRouter,
+  frames: readonly Uint8Array[],
+  kernel: Kernel,
+): void {
+  const arriving = onTheWay(random, frames);
+  const header = Uint8Array.fromHex(nameOf(ALPHA) + nameOf(BETA));
+  for (let at = 0; at < arriving.length;) {
+    const end = Math.min(arriving.length, at + 1 + random.below(40));
+    const batch = arriving.slice(at, end);
+    at = end;
+    if (batch.reduce((n, frame) => n + frame.length + 60, 0) > 900_000) continue;
+    beta.receive(...batch.map((frame) => {
+      const length = Uint8Array.of(frame.length >>> 8, frame.length);
+      return alpha.packetOf(0, true, joined(header, length, frame));
+    }));
+    const written = beta.written.splice(0);
+    written.forEach(checkWritten);
+    const out = written.flatMap((frame) => kernel.cut(frame));
+    assert.deepEqual(out.map(essence).sort(), batch.map(essence).sort());
+    // Where nothing was damaged, each flow keeps its order.
+    if (!batch.every((frame) => frames.includes(frame))) continue;
+    for (const flow of new Set(batch.map(flowOf))) {
+      const its = (list: readonly Uint8Array[]) => list.filter((frame) => flowOf(frame) === flow).map(essence);
+      assert.deepEqual(its(out), its(batch));
+    }
+  }
+}
+
+function isDontFragment(frame: Uint8Array): boolean {
+  return frame[12] === 8 && frame[13] === 0 && (frame[20]! & 0x40) !== 0;
+}
+
+/** Short enough to read, and different where frames differ. */
+function hexOf(frame: Uint8Array): string {
+  return `${frame.length} ${frame.subarray(0, 100).toHex()} ${sumOf(frame)}`;
+}
+
+function sumOf(octets: Uint8Array): number {
+  let sum = 0;
+  for (const [i, octet] of octets.entries()) sum = (sum + octet * (i + 1)) % 0x7fff_ffff;
+  return sum;
 }
 
 function framesIn(texts: readonly Uint8Array[]): Uint8Array[] {
@@ -275,9 +383,7 @@ function onTheWay(random: Random, frames: readonly Uint8Array[]): Uint8Array[] {
 function essence(frame: Uint8Array): string {
   const kept = frame.slice();
   if (frame[12] === 8 && frame[13] === 0 && (frame[20]! & 0x40) !== 0) kept.fill(0, 18, 20).fill(0, 24, 26);
-  let sum = 0;
-  for (const [i, octet] of kept.entries()) sum = (sum + octet * (i + 1)) % 0x7fff_ffff;
-  return `${frame.length} ${kept.subarray(0, 100).toHex()} ${sum}`;
+  return hexOf(kept);
 }
 
 /** Names the flow of a frame that has no VLAN tag: version of IP, protocol, ports (addresses are the same in all). */
