@@ -15,10 +15,8 @@
  * nothing more about it, or by `handleDialFailed` or `handleClosed`, after which the mesh says nothing more about it but `ended`.
  * Calls about a connection that has ended are ignored, so that what is in flight does no harm.
  */
-import { type Cidr, cidrContains, type Endpoint } from "../lib/ip.ts";
-import type { Logger } from "../lib/log.ts";
+import { cidrContains, type Endpoint } from "../lib/ip.ts";
 import { NO_PEER, parsePeerName, type PeerName } from "../lib/mac.ts";
-import type { Random } from "../lib/random.ts";
 import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
 import type { Features, Message } from "../wire/control.ts";
 import type { ConnectionRecord, PeerRecord } from "../wire/topology.ts";
@@ -29,13 +27,23 @@ import type { GossipData } from "./gossip.ts";
 import { type GossipChannel, GossipHub } from "./hub.ts";
 import { type MergeResult, Peers } from "./peers.ts";
 import { Routes } from "./routes.ts";
-import { Targets, type TargetSpec, type TargetStatus } from "./targets.ts";
+import { Targets, type TargetSpec } from "./targets.ts";
 import { newsOf, TOPOLOGY } from "./topology.ts";
+import type { BroadcastRoute, ConnectionStatus, MeshOptions, MeshOutput, MeshRoutes, UnicastRoute } from "./types.ts";
 
 export type { ConnectionId } from "./connection.ts";
 export type { GossipData } from "./gossip.ts";
 export type { GossipChannel } from "./hub.ts";
 export type { TargetSpec } from "./targets.ts";
+export type {
+  BroadcastRoute,
+  Confirmed,
+  ConnectionStatus,
+  MeshOptions,
+  MeshOutput,
+  MeshRoutes,
+  UnicastRoute,
+} from "./types.ts";
 
 /** How often neighbours are told everything we know. */
 const GOSSIP_MS = 30_000;
@@ -51,114 +59,13 @@ const TARGETS_MS = 100;
 
 /** Being called so much later than asked for means that we were not run. */
 const STALL_MS = 100;
+const LONG_STALL_MS = 1_000;
+
+/** How often it is logged that there is no room for peers. */
+const REFUSAL_LOG_MS = 60_000;
 
 /** Accepted sockets that have not introduced themselves; beyond it the oldest goes. */
 const MAX_INTRODUCING = 256;
-
-export interface MeshOptions {
-  readonly name: PeerName;
-  readonly nickName: string;
-  /** Random and not 0, another one at each start. */
-  readonly uid: bigint;
-  /** 0 to 4095; we leave it for another one where a peer with a lower name has it. */
-  readonly shortId: number;
-  /** Where we listen; also where discovered peers are assumed to, of which only the address is known. */
-  readonly port: number;
-  /** Carriers we offer, the best one first. */
-  readonly overlays: readonly string[];
-  /** What we understand beyond Weave Net 2.8: "probe", "digest". */
-  readonly extensions: readonly string[];
-  /** Whether to dial addresses that other peers are connected with. */
-  readonly discovery: boolean;
-  /** Connections there may be; 0 is no limit. */
-  readonly connectionLimit: number;
-  readonly trustedSubnets: readonly Cidr[];
-  readonly random: Random;
-  readonly log: Logger;
-  /** The numbers that our first connections introduce themselves with, instead of random ones. For tests. */
-  readonly connectionIds?: readonly bigint[];
-}
-
-/** What the shell is to do. */
-export type MeshOutput =
-  /**
-   * Open a TCP connection. Then `featuresFor()`, and `handleIntroduced()`, `handleDialFailed()` or `handleClosed()`. One that is not
-   * there after 10 s is closed by us.
-   */
-  | { readonly type: "dial"; readonly id: ConnectionId; readonly endpoint: Endpoint }
-  | { readonly type: "send"; readonly id: ConnectionId; readonly message: Message }
-  /** Close the socket, or stop dialling. Nothing more need be said about this connection. */
-  | { readonly type: "close"; readonly id: ConnectionId; readonly reason: string }
-  | Confirmed
-  /** A confirmed connection is no more, however it ended: its carriers go. */
-  | { readonly type: "ended"; readonly id: ConnectionId; readonly peer: PeerName }
-  | {
-    readonly type: "overlayControl";
-    readonly id: ConnectionId;
-    /** Index into `overlays` of the connection's `confirmed`; always within it. */
-    readonly overlay: number;
-    readonly subTag: number;
-    readonly payload: Uint8Array;
-  }
-  /** `routes` gives other answers than before. At most once in 100 ms. */
-  | { readonly type: "routesChanged" }
-  /** A peer is no longer part of the mesh: what is kept on its behalf goes. */
-  | { readonly type: "peerGone"; readonly name: PeerName }
-  /** `targets()` gives another answer: to be persisted. */
-  | { readonly type: "targetsChanged" };
-
-/** Both sides know each other, and the connection stands in our record: carriers begin. */
-export interface Confirmed {
-  readonly type: "confirmed";
-  readonly id: ConnectionId;
-  readonly peer: PeerName;
-  /** The connection's uid, the same at both ends. */
-  readonly uid: bigint;
-  readonly outbound: boolean;
-  /** Of TCP: what we dialled, or where it came from. */
-  readonly remote: Endpoint;
-  /** For the carriers; undefined without a password and where both sides trust each other's address. */
-  readonly overlayKey: Uint8Array | undefined;
-  /** The peer named no carriers: sleeve it is, whose control messages travel in the old form. */
-  readonly legacyOverlay: boolean;
-  /** What both offer, in our order: an overlay's index in control messages is its place here. */
-  readonly overlays: readonly string[];
-  readonly extensions: readonly string[];
-}
-
-/** A connection or a target that has none, as `weave status connections` lists them. */
-export type ConnectionStatus =
-  /** Live: confirmed, and (established) a carrier works. */
-  | {
-    readonly state: "pending" | "established";
-    readonly id: ConnectionId;
-    readonly address: Endpoint;
-    readonly outbound: boolean;
-    readonly peer: PeerName;
-    readonly nickName: string;
-    /** Whether carriers seal: false without a password and where both sides trust each other's address. */
-    readonly encrypted: boolean;
-    readonly extensions: readonly string[];
-  }
-  /**
-   * A target without a connection: `connecting`, the first attempt is running; `retrying`, a later one; `failed`, it waits for its
-   * next attempt, or (undefined) there will be none until it is configured again.
-   */
-  | TargetStatus;
-
-export interface UnicastRoute {
-  readonly destination: PeerName;
-  /** Next hop; NO_PEER for ourselves. */
-  readonly via: PeerName;
-}
-
-export interface BroadcastRoute {
-  readonly source: PeerName;
-  readonly via: readonly PeerName[];
-}
-
-/** Next hops, computed when asked for and kept until the topology changes. */
-export type MeshRoutes = Pick<Routes, "unicast" | "broadcast" | "unicastAll" | "broadcastAll">;
 
 type Timer = "routes" | "garbage" | "topology update" | "gossip" | "digest" | "targets";
 
@@ -200,6 +107,9 @@ export class Mesh {
   #taken = 0;
   #lastId = 0;
   #terminations = 0;
+  /** Records that found no room since that was last logged. */
+  #refused = 0;
+  #refusalLoggedAt: Instant = -Infinity;
   #targetsCheckedAt: Instant = -Infinity;
   /** When we asked to be called next, and when we were called last. */
   #awaited: Instant | undefined;
@@ -643,7 +553,12 @@ export class Mesh {
   }
 
   #handleMerged({ improved, ourselfChanged, refused }: MergeResult, now: Instant): void {
-    if (refused > 0) this.#o.log.warn("records of peers found no room", { count: refused });
+    this.#refused += refused;
+    if (refused > 0 && now >= this.#refusalLoggedAt + REFUSAL_LOG_MS) {
+      this.#o.log.warn("records of peers found no room", { count: this.#refused });
+      this.#refusalLoggedAt = now;
+      this.#refused = 0;
+    }
     if (ourselfChanged) this.#announce([], now);
     if (improved.length > 0 || ourselfChanged) this.#timers.setIfAbsent("routes", now + ROUTES_MS);
     if (improved.length > 0) this.#requestTargets(now);
@@ -706,7 +621,7 @@ export class Mesh {
     this.#awaited = undefined;
     this.#enteredAt = now;
     if (late <= STALL_MS) return;
-    this.#o.log.warn("was not run for a while", { duration_ms: Math.round(late) });
+    this.#o.log[late < LONG_STALL_MS ? "debug" : "warn"]("was not run for a while", { duration_ms: Math.round(late) });
     for (const connection of this.#connections.values()) connection.forgive(late, now);
   }
 
