@@ -4,6 +4,9 @@
  * other end is here, and the kernel clears the rest away with it. Nothing of it has a name outside.
  */
 
+import { withNetns } from "../../ffi/netns.ts";
+import { PacketSocket } from "../../ffi/packet_socket.ts";
+import { Links } from "../../src/host/links.ts";
 import {
   attempt,
   childrenOf,
@@ -185,6 +188,17 @@ export class Container {
   /** One ping, as the compatibility tests send it: one packet, two seconds. */
   async pings(address: string, ...options: string[]): Promise<boolean> {
     return (await this.attempt(["ping", "-n", "-q", "-c", "1", "-W", "2", ...options, address])).code === 0;
+  }
+
+  /** Whole frames in and out of one of its links, in this process. */
+  openLink(device: string, etherType: number): PacketSocket {
+    // The host's mounts, seen through its first process.
+    return withNetns(`/proc/${this.host.pid}/root/run/netns/${this.name}`, () => {
+      using links = new Links();
+      const link = links.find(device);
+      if (link === undefined) throw new Error(`${this.name} has no link ${device}`);
+      return new PacketSocket({ link: link.index, protocol: etherType });
+    });
   }
 
   async remove(): Promise<void> {
