@@ -195,7 +195,7 @@ function anyFrame(random: Random): CapturedFrame {
 /** A packet of alpha's: frames that may lie about whose they are and how long, sealed rightly, mostly. */
 function anyPacket(random: Random, { alpha, earlier }: World): Uint8Array {
   if (earlier.length > 0 && random.below(10) === 0) return pick(random, earlier);
-  const frames = Array.from({ length: random.below(5) }, () => {
+  const frames = random.below(3) === 0 ? streamOf(random) : Array.from({ length: random.below(5) }, () => {
     const frame = random.below(4) === 0 ? new Uint8Array(random.below(80)) : anyFrame(random).frame.subarray(0, 60_000);
     const length = random.below(12) === 0 ? random.below(0x10000) : frame.length;
     const header = nameOf(pick(random, [ALPHA, ALPHA, BETA, GAMMA, DELTA, STRANGER, 0 as PeerName])) +
@@ -207,6 +207,28 @@ function anyPacket(random: Random, { alpha, earlier }: World): Uint8Array {
   if (random.below(8) === 0) packet = makeInput(random, [packet]).slice(0, 65_507);
   if (earlier.length < 50) earlier.push(packet);
   return packet;
+}
+
+/** Segments of a stream one after the other, now and then with something between them, as frames with their headers. */
+function streamOf(random: Random): Uint8Array[] {
+  const to = pick(random, [...MACS, EVERYBODY]);
+  const stream = {
+    ...randomTransport(random, to, MACS[0]!),
+    payload: random.below(20_000),
+    segment: 500 + random.below(2000),
+  };
+  const names = (source: PeerName, destination: PeerName) => Uint8Array.fromHex(nameOf(source) + nameOf(destination));
+  const destination = pick(random, [BETA, BETA, GAMMA, DELTA]);
+  return expectedSegments(stream).flatMap((segment) => {
+    const length = Uint8Array.of(segment.length >>> 8, segment.length);
+    const frame = joined(names(ALPHA, destination), length, segment);
+    if (random.below(5) > 0) return [frame];
+    const other = new Uint8Array(60).fill(1 + random.below(255));
+    return [
+      frame,
+      joined(names(pick(random, [ALPHA, DELTA, STRANGER]), pick(random, [BETA, GAMMA])), Uint8Array.of(0, 60), other),
+    ];
+  });
 }
 
 /** What goes to the TAP is a frame the kernel can take, with a virtio header that is true. */
