@@ -68,6 +68,8 @@ export class GossipHub {
   /** What waits for routes, by the neighbour who is not to hear it. */
   readonly #deferredGossip = new Map<PeerName, GossipSlots>();
   #deferredBroadcasts = new GossipSlots();
+  #digest = 0n;
+  #digestGeneration = -1;
 
   constructor(around: HubSurroundings) {
     this.#around = around;
@@ -165,7 +167,7 @@ export class GossipHub {
 
   tellDigest(connection: Connection): void {
     if (connection.speaks("digest") && connection.writable) {
-      this.#around.send(connection, { type: "digest", digest: digestOf(this.#around.peers) });
+      this.#around.send(connection, { type: "digest", digest: this.#ourDigest() });
     }
   }
 
@@ -255,10 +257,20 @@ export class GossipHub {
   }
 
   #handleDigest(connection: Connection, digest: bigint, now: Instant): void {
-    if (!connection.speaks("digest") || digest === digestOf(this.#around.peers)) return;
+    if (!connection.speaks("digest") || digest === this.#ourDigest()) return;
     if (now < connection.summaryAt + SUMMARY_INTERVAL_MS) return;
     connection.summaryAt = now;
     this.#around.send(connection, { type: "summary", entries: summaryOf(this.#around.peers) });
+  }
+
+  /** Computed again only when something is new. */
+  #ourDigest(): bigint {
+    const { peers } = this.#around;
+    if (this.#digestGeneration !== peers.generation) {
+      this.#digestGeneration = peers.generation;
+      this.#digest = digestOf(peers);
+    }
+    return this.#digest;
   }
 
   #handleSummary(
