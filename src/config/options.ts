@@ -62,8 +62,6 @@ export interface RouterOptions {
   readonly dockerBridgeIp: Ipv4 | undefined;
   readonly logLevel: Level;
   readonly logFormat: "text" | "json";
-  /** Log what is decided about each packet. */
-  readonly pktDebug: boolean;
   /** Ids and keys of a recorded router, only in tests. */
   readonly testIdentity: TestIdentity | undefined;
   /** The control API can be told to keep the main thread busy, only in tests (`WEAVE_TEST_SPIN`). */
@@ -209,7 +207,6 @@ export const ROUTER = {
     help: "text or json",
     kind: "rare",
   }),
-  pktDebug: toggle({ flag: "pkt-debug", aliases: ["--pktdebug"], help: "log each packet", kind: "rare" }),
 } as const satisfies Options;
 
 /** What `launch` decides itself. */
@@ -266,6 +263,7 @@ export const LATER = {
   awsvpc: later("awsvpc"),
   bufsz: later("bufsz", "MB"),
   profile: later("profile", "PATH"),
+  pktDebug: later("pkt-debug", undefined, ["--pktdebug"]),
 } as const satisfies Options;
 
 /** Of commands that print. */

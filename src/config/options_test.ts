@@ -31,7 +31,6 @@ Deno.test("routerOptions() has Weave Net's defaults where nothing is given", () 
     dockerBridgeIp: undefined,
     logLevel: "info",
     logFormat: "text",
-    pktDebug: false,
     testIdentity: undefined,
     testSpin: false,
   });
