@@ -33,7 +33,7 @@ import { NO_ALLOCATION } from "./no_allocation.ts";
 import { HOST, Plumbing } from "./plumbing.ts";
 import { makeReport } from "./report.ts";
 import { Targets } from "./targets.ts";
-import { markRunning, wasRunning } from "./targets_file.ts";
+import { wasRunning } from "./targets_file.ts";
 import { REPORT_VIEWS } from "./status.ts";
 
 export interface RouterHooks {
@@ -120,7 +120,7 @@ class Router implements RouterControl, AsyncDisposable {
     });
     owned.defer(() => api.stop());
     await targets.start({ restarted: wasRunning(dbPrefix), resume: this.#o.resume, given: this.#o.targets });
-    await markRunning(dbPrefix);
+    await targets.markRunning();
     this.#listenToSignals();
     this.#ready = true;
   }
@@ -153,7 +153,7 @@ class Router implements RouterControl, AsyncDisposable {
       clockAheadMs: (id) => loop.clockAheadMs(id),
       ready: this.#ready,
       unresolved: targets.unresolved,
-      warnings: watch.warnings,
+      warnings: [...targets.warnings, ...watch.warnings],
     });
   }
 
