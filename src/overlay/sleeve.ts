@@ -24,7 +24,7 @@ export interface SleeveOptions {
   /** The TCP connection's other end. Of use to the router that made the connection. */
   readonly remote: Endpoint;
   readonly encrypted: boolean;
-  /** Both routers are of this make: heartbeats every second, and failure after ten without. */
+  /** Both routers are of this make: heartbeats every second, failure after ten without, and the path looked after more often. */
   readonly fast: boolean;
 }
 
@@ -92,7 +92,7 @@ export class Sleeve implements Carrier<SpecialOutput> {
   constructor(o: SleeveOptions) {
     this.#uid = o.uid;
     this.#times = o.fast ? FAST : SLOW;
-    this.#pmtu = new PathMtu(o.encrypted);
+    this.#pmtu = new PathMtu(o.encrypted, o.fast);
     this.#remote = o.outbound ? o.remote : undefined;
     this.#published = this.state;
   }
