@@ -6,6 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { openControlBoxes } from "../../ffi/control_boxes.ts";
+import { SysError } from "../../ffi/errno.ts";
 import { EventFd } from "../../ffi/eventfd.ts";
 import { openTap, type Tap } from "../../ffi/tap.ts";
 import { openUdpPair } from "../../ffi/udp.ts";
@@ -17,6 +18,7 @@ import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
 import { SYSTEM_CLOCK } from "../host/clock.ts";
 import { Links } from "../host/links.ts";
 import { ControlSockets } from "../host/sockets.ts";
+import { OperationError } from "../lib/errors.ts";
 import { type Cidr, formatCidr } from "../lib/ip.ts";
 import { type Logger, makeLogger } from "../lib/log.ts";
 import { formatMac } from "../lib/mac.ts";
@@ -307,12 +309,22 @@ async function prepareHost({ options, plumbing, name, owned }: PrepareOptions) {
     mtu,
     port,
     dockerBridge,
-    openTap: (tapName) => owned.use(openTap(tapName)),
+    openTap: (tapName) => owned.use(openOwnTap(tapName)),
     ...(httpAddr?.transport === "tcp" ? { controlPort: httpAddr.port } : {}),
     ...(dockerBridgeIp === undefined ? {} : { dockerBridgeIp }),
   };
   const { tap }: HostStart<Tap> = await startHost(watchedHost);
   return { tap, mtu, watchedHost };
+}
+
+/** Who keeps its state elsewhere and listens elsewhere is found out here. */
+function openOwnTap(name: string): Tap {
+  try {
+    return openTap(name);
+  } catch (error) {
+    if (!(error instanceof SysError) || error.errnoName !== "EBUSY") throw error;
+    throw new OperationError(`Another weave router runs on this host: ${error.message}`, 1, { cause: error });
+  }
 }
 
 function nonZero(random: SystemRandom): bigint {
