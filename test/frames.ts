@@ -71,7 +71,7 @@ export function transportFrame(o: TransportFrame): CapturedFrame {
   const virtio = new Uint8Array(12);
   if (o.segment === undefined) {
     const sum = 0xffff ^ onesSum(withPseudoHeader(frame, ip, transport, o.ipv4));
-    v.setUint16(field, sum === 0 ? 0xffff : sum);
+    v.setUint16(field, sum === 0 && !o.tcp ? 0xffff : sum); // 0 would be no checksum, in UDP
     return { virtio, frame };
   }
   v.setUint16(field, onesSum(pseudoHeader(frame, ip, transport, o.ipv4)));
