@@ -30,6 +30,7 @@ export interface ReportedPeer {
   readonly NickName: string;
   readonly UID: number;
   readonly ShortID: number;
+  readonly Version: number;
   readonly Connections: readonly { readonly Name: string; readonly Established: boolean }[] | null;
 }
 
