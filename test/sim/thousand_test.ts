@@ -1,15 +1,17 @@
 import assert from "node:assert/strict";
+import { cpuUsage } from "node:process";
 import { checkSettled, isSettled } from "./model.ts";
 import { addressOf, withSeed, World } from "./world.ts";
 
 const PEERS = 1000;
 const TARGETS = 3;
-/** Of real time, for everything. */
-const LIMIT_MS = 60_000;
+/** Of processor time, for everything: real time says more of what else the machine does. */
+const LIMIT_SECONDS = 60;
 
 Deno.test("a thousand peers, three targets each and no discovery, agree in less than a minute", () => {
   withSeed(1000, (seed) => {
     const began = performance.now();
+    const usageBefore = cpuUsage();
     const world = new World({ seed });
     for (let i = 1; i <= PEERS; i++) world.start(i);
     for (let i = 1; i <= PEERS; i++) {
@@ -28,9 +30,14 @@ Deno.test("a thousand peers, three targets each and no discovery, agree in less 
     assert.equal(said("summary"), summaries);
     assert.equal(said("gossip"), gossip);
     const seconds = (performance.now() - began) / 1000;
+    const { user, system } = cpuUsage(usageBefore);
+    const busy = (user + system) / 1e6;
     console.log(
-      `${PEERS} peers settled in ${took / 1000} s of their time; ${world.events} events took ${seconds.toFixed(1)} s`,
+      `${PEERS} peers settled in ${took / 1000} s of their time; ${world.events} events took ${
+        seconds.toFixed(1)
+      } s, ` +
+        `${busy.toFixed(1)} s of processor time`,
     );
-    assert.ok(seconds * 1000 < LIMIT_MS, `${seconds} s`);
+    assert.ok(busy < LIMIT_SECONDS, `${busy} s`);
   });
 });
