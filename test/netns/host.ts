@@ -50,6 +50,8 @@ export interface HostOptions {
   readonly weave?: readonly string[];
   /** Variables for every weave command, as a shell profile would set them. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Its routers are meant to fail. Otherwise an error in their log fails the test. */
+  readonly errorsExpected?: boolean;
 }
 
 export class EmulatedHost implements AsyncDisposable {
@@ -59,6 +61,7 @@ export class EmulatedHost implements AsyncDisposable {
   readonly pid: number;
   readonly #init: Deno.ChildProcess;
   readonly #options: HostOptions;
+  #disposed = false;
 
   private constructor(name: string, init: Deno.ChildProcess, pid: number, options: HostOptions) {
     this.name = name;
@@ -154,10 +157,15 @@ export class EmulatedHost implements AsyncDisposable {
     return [`--- ${this.name} ---`, ...parts].join("\n");
   }
 
-  /** Ends every process inside at once, and with them the namespaces. */
+  /** Ends every process inside at once, and with them the namespaces. @throws where a router has logged an error */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const expected = this.#options.errorsExpected === true;
+    const errors = expected ? "" : (await this.attempt(["grep", "-E", "^(ERRO|FATA):", "/var/log/weave.log"])).stdout;
     await this.#init.stdin.close().catch(() => {});
     await this.#init.status;
+    if (errors !== "") throw new Error(`A router on ${this.name} has logged errors:\n${errors}`);
   }
 }
 

@@ -51,7 +51,9 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.hosts.map((host) => host[Symbol.asyncDispose]()));
+    const ends = await Promise.allSettled(this.hosts.map((host) => host[Symbol.asyncDispose]()));
+    const failures = ends.filter((end) => end.status === "rejected").map(({ reason }) => (reason as Error).message);
+    if (failures.length > 0) throw new Error(failures.join("\n"));
   }
 }
 

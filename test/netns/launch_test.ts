@@ -38,7 +38,7 @@ testAsRoot("weave launch says why a router cannot start, and leaves no process b
   ];
   for (const { name, before, args = [], says } of failing) {
     await t.step(name, async () => {
-      await using lab = new Lab();
+      await using lab = new Lab({ errorsExpected: true });
       const host = await lab.host("a");
       await host.sh(before);
       const processes = await processesOf(host);
@@ -127,7 +127,7 @@ testAsRoot("weave stop ends a router that hangs, and one whose loop is gone", as
 testAsRoot(
   "a second router on one host is refused, also one that shares neither state nor ports with the first",
   async () => {
-    await using lab = new Lab();
+    await using lab = new Lab({ errorsExpected: true });
     const host = await lab.host("a");
     await host.weave("launch");
     const elsewhere = ["--port", "7783", "--http-addr", "127.0.0.1:7784", "--status-addr", ""];
