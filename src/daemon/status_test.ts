@@ -63,7 +63,7 @@ Deno.test("text() of the connections view names relays, and what UDP may hang on
   const lines = REPORT_VIEWS.text("connections", busyReport()).trimEnd().split("\n");
   assert.deepEqual(lines.slice(5), [
     "   relayed   ee:38:33:a7:d9:71(host3) via ea:2d:b2:e6:e4:f5(host2)",
-    "   hint      no UDP packet from ee:38:33:a7:d9:71(host3) came through yet; let UDP port 6783 pass both ways",
+    "   hint      UDP packets to and from ee:38:33:a7:d9:71(host3) do not come through; let UDP port 6783 pass both ways",
   ]);
 });
 
@@ -215,7 +215,7 @@ Deno.test("json() of each view says what the text does", () => {
   assert.equal(connections.Connections.length, 5);
   assert.deepEqual(connections.Relayed, [{ ...HOST3, Via: HOST2 }]);
   assert.equal(connections.Notes.length, 1);
-  assert.match(connections.Notes[0], /^hint: no UDP packet/);
+  assert.match(connections.Notes[0], /^hint: UDP packets to and from /);
   assert.equal(read("peers", report)[0].Name, OURS.Name);
   assert.deepEqual(read("targets", lonelyReport()), []);
 });

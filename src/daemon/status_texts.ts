@@ -231,7 +231,7 @@ function connectionNotes({ Router: router }: Report): Note[] {
       notes.push({ kind: "warning", text });
     }
     if (state === "pending") {
-      const text = `no UDP packet from ${peer} came through yet; let UDP port ${router.Port} pass both ways`;
+      const text = `UDP packets to and from ${peer} do not come through; let UDP port ${router.Port} pass both ways`;
       notes.push({ kind: "hint", text });
     }
     const mtu = attributes?.mtu;
