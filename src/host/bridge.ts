@@ -13,6 +13,9 @@ export const TAP_PORT = "vethwe-bridge";
 /** What every port of ours is called: `vethwepl…`, `vethwe-bridge`, and what Weave's other commands make. */
 export const PORT_PREFIX = "vethwe";
 
+/** The host's ends of containers' links. */
+export const CONTAINER_PORT_PREFIX = `${PORT_PREFIX}pl`;
+
 /** The kernel gives a TAP no more. */
 const TAP_MTU_LIMIT = 65521;
 /** An IPv4 packet can be no larger; Weave's MTU without fast datapath (parity 5.9). */
@@ -114,6 +117,23 @@ export function ensureTapPort(
     links.change({ index: after.index, mtu: bridge.mtu }, `set MTU of "${options.bridge}"`);
   }
   return present(links, options.name);
+}
+
+/** Whether the bridge is up and the router's port plugged into it. */
+export function bridgeIntact(links: Links, name: string): boolean {
+  const bridge = links.find(name);
+  const tap = links.find(TAP_PORT);
+  return bridge !== undefined && bridge.up && tap !== undefined && tap.up && tap.master === bridge.index;
+}
+
+/** Plugs in again what a bridge that is gone left plugged in nowhere. */
+export function plugContainersIn(links: Links, name: string): void {
+  const bridge = present(links, name);
+  for (const link of links.list()) {
+    if (!link.name.startsWith(CONTAINER_PORT_PREFIX) || link.kind !== "veth" || link.master !== undefined) continue;
+    links.change({ index: link.index, master: bridge.index }, `plug "${link.name}" into "${name}"`);
+    links.setPort(links.byIndex(link.index) ?? link, { hairpin: true });
+  }
 }
 
 /** `docker0` changes its MAC with its ports, and containers forget their gateway, unless somebody gave it one for good (parity 6.5). */
