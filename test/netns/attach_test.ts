@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { EmulatedHost } from "./host.ts";
 import { Lab } from "./lab.ts";
 import { attachNew, line, routerPid, waitEstablished, waitPing } from "./mesh.ts";
-import { measure } from "./wait.ts";
+import { delay, measure } from "./wait.ts";
 import { testAsRoot } from "../skip.ts";
 
 /** Several hosts at once: an attach mostly waits for whoever has the address. */
@@ -97,6 +97,34 @@ testAsRoot("attached containers of one host talk while its router is stopped", a
   await host.weave("stop");
   await attachNew(host, "c2", "10.0.0.2/24");
   await waitPing(c1, "10.0.0.2", 2_000);
+});
+
+testAsRoot("an attach that is killed at any moment leaves nothing that the next one trips over", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  await host.weave("launch");
+  const c1 = await host.container("c1");
+  await host.weave("attach", "10.0.0.1/24", c1.reference);
+  await host.weave("detach", "10.0.0.1/24", c1.reference);
+  const before = await inventory(host);
+  for (const afterMs of [100, 300, 500, 550, 600, 650]) {
+    await using attach = host.spawn([...host.weaveCommand(), "attach", "10.0.0.1/24", c1.reference]);
+    await delay(afterMs);
+    attach.signal("SIGKILL");
+    await attach.finished();
+    assert.equal(await host.weave("attach", "10.0.0.1/24", c1.reference), "10.0.0.1");
+    await host.weave("detach", "10.0.0.1/24", c1.reference);
+    assert.deepEqual(await inventory(host), before, `killed after ${afterMs} ms`);
+  }
+});
+
+testAsRoot("containers that are attached at once all are", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  await host.weave("launch");
+  const numbers = [1, 2, 3, 4];
+  const [c1] = await Promise.all(numbers.map((n) => attachNew(host, `c${n}`, `10.0.0.${n}/24`)));
+  for (const n of numbers.slice(1)) assert.ok(await c1!.pings(`10.0.0.${n}`));
 });
 
 testAsRoot(`${CYCLING_HOSTS * CYCLES} times attach and detach leave nothing behind`, async () => {

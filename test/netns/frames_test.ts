@@ -66,6 +66,8 @@ for (const told of [true, false]) {
     const passed = await measure(() => waitFor("a ping of full size", full, 10_000, [a, b]));
     const exact = async () => / mtu=1138$/m.test(await a.weave("status", "connections"));
     const found = await measure(() => waitFor("the exact MTU: 1200 less 62 octets of headers", exact, 30_000, [a, b]));
+    const warning = /^ +warning +path MTU to \S+\(b\) is 1138, below the bridge's 1376, .* WEAVE_MTU=1138,/m;
+    assert.match(await a.weave("status", "connections"), warning);
     console.log(`full frames pass ${passed} ms after the first ping, the path MTU is known ${found} ms later`);
     await transfer(c1, c2, 200_000);
   });

@@ -168,6 +168,17 @@ testAsRoot(
   },
 );
 
+testAsRoot("a router says on SIGQUIT how it is, and goes on at SIGHUP", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  const name = await host.weave("launch");
+  const pid = await routerPid(host);
+  await host.sh(`kill -HUP ${pid}; kill -QUIT ${pid}`);
+  const state = new RegExp(`^INFO: \\S+ \\S+ state value=.*${name}`, "m");
+  await waitFor("its state in the log", async () => state.test(await host.weave("logs")), 5_000, [host]);
+  assert.equal(await routerPid(host), pid);
+});
+
 testAsRoot("two launches at once start one router", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
