@@ -1,7 +1,6 @@
 /** Commands that plug containers and the host into the network: they do it in this process, as root. */
 import { ApiAddressBook } from "../api/client.ts";
 import { type AddressToken, parseAddressToken } from "../daemon/address_book.ts";
-import type { Given } from "../config/option.ts";
 import { OptionError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, formatIpv4 } from "../lib/ip.ts";
 import { formatMac } from "../lib/mac.ts";
@@ -16,7 +15,7 @@ export async function attach(input: Input<typeof ATTACH_OPTIONS>): Promise<numbe
   const operation = await import("../daemon/attach.ts");
   const { id, addresses } = await operation.attach({
     ...addressesAndContainer(input.words),
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     withoutDns: values.withoutDns,
     noMulticastRoute: values.noMulticastRoute,
     rewriteHosts: values.rewriteHosts,
@@ -32,7 +31,7 @@ export async function detach(input: Input<typeof QUERY_OPTIONS>): Promise<number
   const operation = await import("../daemon/attach.ts");
   const { id, addresses } = await operation.detach({
     ...addressesAndContainer(input.words),
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     progress: input.terminal,
   });
   printAddresses(addresses, { id }, input);
@@ -47,7 +46,7 @@ export async function expose(input: Input<typeof EXPOSE_OPTIONS>): Promise<numbe
   const operation = await import("../daemon/expose.ts");
   const exposed = await operation.expose({
     addresses,
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     withoutMasquerade: values.withoutMasquerade,
     progress: terminal,
     ...(fqdn === undefined ? {} : { fqdn }),
@@ -59,7 +58,7 @@ export async function expose(input: Input<typeof EXPOSE_OPTIONS>): Promise<numbe
 export async function hide(input: Input<typeof QUERY_OPTIONS>): Promise<number> {
   const addresses = input.words.map(readToken);
   const operation = await import("../daemon/expose.ts");
-  const hidden = await operation.hide({ addresses, book: await addressBook(input.given), progress: input.terminal });
+  const hidden = await operation.hide({ addresses, book: await addressBook(input), progress: input.terminal });
   printAddresses(hidden, {}, input);
   return 0;
 }
@@ -71,7 +70,7 @@ export async function run(input: Input<typeof RUN_OPTIONS>): Promise<number> {
   const { id, addresses } = await operation.run({
     addresses: words.map(readToken),
     dockerArguments: rest,
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     withoutDns: values.withoutDns,
     noMulticastRoute: values.noMulticastRoute,
     rewriteHosts: !values.noRewriteHosts,
@@ -114,8 +113,8 @@ function readToken(word: string): AddressToken {
   return token;
 }
 
-async function addressBook(given: Given): Promise<ApiAddressBook> {
-  return new ApiAddressBook(await findRouterClient(given));
+async function addressBook({ given, terminal }: Pick<Input, "given" | "terminal">): Promise<ApiAddressBook> {
+  return new ApiAddressBook(await findRouterClient(given, terminal));
 }
 
 /** Without prefix length, as scripts expect them; an empty line where there are none. */

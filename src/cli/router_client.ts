@@ -4,16 +4,17 @@ import { type Given, readOption } from "../config/option.ts";
 import { HTTP_ADDR } from "../config/options.ts";
 import { lastRecord } from "../daemon/process.ts";
 import { OperationError } from "../lib/errors.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** undefined where it was told to have no control API. */
-export async function findRouterClient(given: Given): Promise<ApiClient | undefined> {
+export async function findRouterClient(given: Given, terminal: Terminal): Promise<ApiClient | undefined> {
   const source = given.has(HTTP_ADDR.flag) ? given : (await lastRecord())?.given ?? given;
   const address = readOption(HTTP_ADDR, source);
-  return address === undefined ? undefined : new ApiClient(address);
+  return address === undefined ? undefined : new ApiClient(address, terminal);
 }
 
-export async function routerClient(given: Given): Promise<ApiClient> {
-  const client = await findRouterClient(given);
+export async function routerClient(given: Given, terminal: Terminal): Promise<ApiClient> {
+  const client = await findRouterClient(given, terminal);
   if (client !== undefined) return client;
   throw new OperationError("The router has no control API: it was launched with an empty --http-addr");
 }

@@ -32,7 +32,7 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
   const prefix = await statePrefix(given);
   const running = await findRunning();
   if (running !== undefined) {
-    if (await leave(given)) await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
+    if (await leave(given, terminal)) await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
     await stopRouter(running);
   }
   const operation = await import("../daemon/reset.ts");
@@ -41,9 +41,9 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
 }
 
 /** Gives our address space to others. @returns whether somebody may have got it */
-async function leave(given: Input["given"]): Promise<boolean> {
+async function leave(given: Input["given"], terminal: Input["terminal"]): Promise<boolean> {
   try {
-    await (await routerClient(given)).leave();
+    await (await routerClient(given, terminal)).leave();
     return true;
   } catch {
     // It allocates no addresses, or does not answer any more: it goes all the same.

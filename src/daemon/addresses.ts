@@ -1,5 +1,5 @@
 /** How operations come by their addresses, and how they give them back (parity 1.5.1). */
-import { OperationError } from "../lib/errors.ts";
+import { NoAnswerError, OperationError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
 import { formatMac } from "../lib/mac.ts";
 import { findOwner } from "../host/arp.ts";
@@ -70,7 +70,7 @@ export async function obtainAddresses(options: ObtainOptions): Promise<void> {
   for (const token of tokens) {
     if (token.kind === "given") {
       // A subnet that nobody allocates from cannot be looked up; whether it can be claimed is for the router to say.
-      const held = await book.lookup(id, subnetOf(token.cidr)).catch(() => []);
+      const held = await book.lookup(id, subnetOf(token.cidr)).catch(noneUnlessSilent);
       const claim = await book.claim(id, token.cidr, { checkAlive });
       if (claim === "absent" && options.needsRouter) throw routerAbsent();
       const fresh = claim === "claimed" && !holds(held, token.cidr.address);
@@ -158,6 +158,11 @@ export async function undone(error: unknown, undo: readonly (() => void | Promis
   if (left.length === 0) return error;
   const { message, exitStatus = 1 } = error as { message: string; exitStatus?: number };
   return new OperationError(`${message}; undoing it failed as well: ${left.join("; ")}`, exitStatus, { cause: error });
+}
+
+function noneUnlessSilent(error: unknown): [] {
+  if (error instanceof NoAnswerError) throw error;
+  return [];
 }
 
 function subnetOf(cidr: Cidr): Cidr {

@@ -30,3 +30,6 @@ export class OperationError extends Error {
     super(message, options);
   }
 }
+
+/** The router is there and does not answer: what it would have said is unknown. */
+export class NoAnswerError extends OperationError {}

@@ -50,6 +50,27 @@ testAsRoot("a router that stands still for a while joins again", async () => {
   assert.equal(await routerPid(a!), pid);
 });
 
+testAsRoot("commands say that a router does not answer, and end", async () => {
+  await using lab = new Lab();
+  const { hosts: [a] } = await line(lab, 1);
+  await a!.weave("launch");
+  const pid = await routerPid(a!);
+  await a!.sh(`kill -STOP ${pid}`);
+  const attach = ["attach", "10.0.0.1/24", (await a!.container("c1")).reference];
+  const answers = await Promise.all(
+    [["status"], ["report"], ["forget", "b"], attach].map((c) => a!.attemptWeave(...c)),
+  );
+  for (const { code, stdout, stderr } of answers) {
+    assert.deepEqual([code, stdout], [1, ""]);
+    assert.match(
+      stderr,
+      /^Waiting for the router at 127.0.0.1:6784 to answer\nCannot talk to the router at 127.0.0.1:6784: it has not answered within 10 s$/m,
+    );
+  }
+  await a!.sh(`kill -CONT ${pid}`);
+  await a!.weave(...attach);
+});
+
 testAsRoot("status says that no UDP comes through, and it is noticed when it does", async () => {
   await using lab = new Lab();
   const { hosts: [a, b], links: [link] } = await line(lab, 2);
