@@ -82,6 +82,8 @@ testAsRoot("weave attach refuses an address that somebody answers for, and names
   await waitEstablished(a!, [b!]);
   const c1 = await attachNew(a!, "c1", "10.0.0.1/24");
   const holder = (await c1.sh("cat /sys/class/net/ethwe/address")).trim();
+  // A router tells of a new connection a second after it has it.
+  await waitPing(await attachNew(b!, "c3", "10.0.0.3/24"), "10.0.0.1");
   const c2 = await b!.container("c2");
   const refused = await b!.attemptWeave("attach", "10.0.0.1/24", c2.reference);
   assert.equal(refused.code, 1);
