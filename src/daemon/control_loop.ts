@@ -31,6 +31,9 @@ export interface ControlLoopOptions {
   readonly onTargetsChanged: () => void;
 }
 
+/** Our wall clock went another way than time for so long: somebody has set it. */
+const CLOCK_SET_MS = 1_000;
+
 /** Sockets that may wait to be let in; further ones are closed. */
 const WAITING_LIMIT = 256;
 
@@ -40,8 +43,8 @@ interface Conversation {
   readonly socket: ControlSocket;
   readonly session: Session;
   introduced: boolean;
-  /** How far the peer's wall clock is ahead of ours, as far as it told. */
-  clockAheadMs: number | undefined;
+  /** The peer's wall clock less our monotonic one, as far as it told. */
+  clock: number | undefined;
 }
 
 export class ControlLoop {
@@ -56,11 +59,14 @@ export class ControlLoop {
   #waitTimer: number | undefined;
   #running = false;
   #stopped = false;
+  /** Our wall clock less the monotonic one, as peers know it. */
+  #clockTold: number;
   #timer: number | undefined;
   #timerAt: Instant = Infinity;
 
   constructor(o: ControlLoopOptions) {
     this.#o = o;
+    this.#clockTold = this.#clock();
   }
 
   /** @throws SysError EADDRINUSE, say */
@@ -96,13 +102,25 @@ export class ControlLoop {
     this.#conversations.clear();
   }
 
-  /** How far the wall clock of the peer at the other end was ahead of ours when it introduced itself; undefined: it did not tell. */
+  /** How far the wall clock of the peer at the other end is ahead of ours; undefined: it did not tell. */
   clockAheadMs(id: ConnectionId): number | undefined {
-    return this.#conversations.get(id)?.clockAheadMs;
+    const theirs = this.#conversations.get(id)?.clock;
+    return theirs === undefined ? undefined : theirs - this.#clock();
   }
 
-  #clockAhead(theirs: number | undefined): number | undefined {
-    return theirs === undefined ? undefined : theirs - this.#o.clock.wallMs();
+  #clock(): number {
+    return this.#o.clock.wallMs() - this.#o.clock.monotonicMs();
+  }
+
+  #tellClock(now: Instant): void {
+    const clock = this.#clock();
+    if (Math.abs(clock - this.#clockTold) < CLOCK_SET_MS) return;
+    this.#clockTold = clock;
+    for (const conversation of this.#conversations.values()) {
+      if (conversation.clock === undefined) continue;
+      conversation.session.send({ type: "clock", wallClockMs: now + clock });
+      this.#unsent.add(conversation);
+    }
   }
 
   // ── Inputs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +168,7 @@ export class ControlLoop {
     const { mesh, password, crypto, minProtocolVersion, clock, tellClock } = this.#o;
     const features = { ...mesh.featuresFor(id, now), ...tellClock ? { wallClockMs: clock.wallMs() } : {} };
     const session = new Session({ outbound, features, password, crypto, minVersion: minProtocolVersion, now });
-    const conversation: Conversation = { id, socket, session, introduced: false, clockAheadMs: undefined };
+    const conversation: Conversation = { id, socket, session, introduced: false, clock: undefined };
     this.#conversations.set(id, conversation);
     this.#unsent.add(conversation);
     socket.start({
@@ -177,10 +195,11 @@ export class ControlLoop {
       switch (event.type) {
         case "introduced":
           conversation.introduced = true;
-          conversation.clockAheadMs = this.#clockAhead(event.features.wallClockMs);
+          if (event.features.wallClockMs !== undefined) conversation.clock = event.features.wallClockMs - now;
           mesh.handleIntroduced(id, event.features, event.sessionKey, now);
           break;
         case "message":
+          if (event.message.type === "clock") conversation.clock = event.message.wallClockMs - now;
           mesh.handleMessage(id, event.message, now);
           break;
         case "failed":
@@ -214,6 +233,7 @@ export class ControlLoop {
       }
       this.#o.mesh.handleTimeout(now);
       this.#o.carriers.handleTimeout(now);
+      if (this.#o.tellClock) this.#tellClock(now);
     });
   }
 

@@ -15,7 +15,7 @@ import type { ConnectResult, RouterControl } from "../api/types.ts";
 import type { RouterOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
-import { SYSTEM_CLOCK } from "../host/clock.ts";
+import { fineWallClock, SYSTEM_CLOCK } from "../host/clock.ts";
 import { Links } from "../host/links.ts";
 import { ControlSockets } from "../host/sockets.ts";
 import { OperationError } from "../lib/errors.ts";
@@ -65,7 +65,7 @@ export function routerLog({ logLevel, logFormat }: Pick<RouterOptions, "logLevel
         // A full disk or a closed terminal is no reason to stop carrying frames.
       }
     },
-    wallClockMs: () => performance.timeOrigin + performance.now(),
+    wallClockMs: fineWallClock(SYSTEM_CLOCK),
   });
 }
 

@@ -12,3 +12,18 @@ export const SYSTEM_CLOCK: Clock = {
   monotonicMs: () => performance.now(),
   wallMs: () => Date.now(),
 };
+
+/** What the wall clock counts in. */
+const STEP_MS = 1;
+
+/** The wall clock, with fractions of a millisecond; goes where it is set. */
+export function fineWallClock({ wallMs, monotonicMs }: Clock): () => number {
+  let ahead = wallMs() - monotonicMs();
+  return () => {
+    const wall = wallMs();
+    const fine = ahead + monotonicMs();
+    if (Math.abs(fine - wall) <= STEP_MS) return fine;
+    ahead += wall - fine;
+    return wall;
+  };
+}

@@ -262,6 +262,7 @@ export class Mesh {
         return this.#send(connection, { type: "probeAnswer", number: message.number });
       case "heartbeat":
       case "probeAnswer":
+      case "clock":
       case "unknown":
         return;
       default:

@@ -93,6 +93,7 @@ export function messages(): Uint8Array[] {
     { type: "digest", digest: 0xfedc_ba98_7654_3210n },
     { type: "summary", entries: [{ name, uid: 1n, version: 2n }, { name, uid: 3n, version: 4n }] },
     { type: "want", names: [name, name] },
+    { type: "clock", wallClockMs: 1_763_990_000_123 },
   ];
   return [
     ...hexes([...recorded, ...cases.map((c) => c.message)]),
