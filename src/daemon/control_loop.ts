@@ -114,7 +114,7 @@ export class ControlLoop {
 
   #tellClock(now: Instant): void {
     const clock = this.#clock();
-    if (Math.abs(clock - this.#clockTold) < CLOCK_SET_MS) return;
+    if (!this.#o.tellClock || Math.abs(clock - this.#clockTold) < CLOCK_SET_MS) return;
     this.#clockTold = clock;
     for (const conversation of this.#conversations.values()) {
       if (conversation.clock === undefined) continue;
@@ -166,6 +166,7 @@ export class ControlLoop {
 
   #converse(id: ConnectionId, socket: ControlSocket, outbound: boolean, now: Instant): void {
     const { mesh, password, crypto, minProtocolVersion, clock, tellClock } = this.#o;
+    this.#tellClock(now);
     const features = { ...mesh.featuresFor(id, now), ...tellClock ? { wallClockMs: clock.wallMs() } : {} };
     const session = new Session({ outbound, features, password, crypto, minVersion: minProtocolVersion, now });
     const conversation: Conversation = { id, socket, session, introduced: false, clock: undefined };
@@ -233,7 +234,7 @@ export class ControlLoop {
       }
       this.#o.mesh.handleTimeout(now);
       this.#o.carriers.handleTimeout(now);
-      if (this.#o.tellClock) this.#tellClock(now);
+      this.#tellClock(now);
     });
   }
 
