@@ -1,4 +1,4 @@
-/** How operations come by their addresses, and how they give them back (parity 1.5.1). */
+/** How operations come by their addresses, and how they give them back. */
 import { NoAnswerError, OperationError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
 import { formatMac } from "../lib/mac.ts";

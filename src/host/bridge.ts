@@ -18,9 +18,9 @@ export const CONTAINER_PORT_PREFIX = `${PORT_PREFIX}pl`;
 
 /** The kernel gives a TAP no more. */
 const TAP_MTU_LIMIT = 65521;
-/** An IPv4 packet can be no larger; Weave's MTU without fast datapath (parity 5.9). */
+/** An IPv4 packet can be no larger; Weave Net 2.8's MTU without fast datapath. */
 const SLEEVE_MTU = 65535;
-/** 1460 of the underlay less VXLAN and ESP (parity 5.9). */
+/** 1460 of the underlay less VXLAN and ESP: Weave Net 2.8's MTU. */
 const DEFAULT_MTU = 1376;
 
 /** MTU of bridge and containers. @param options `WEAVE_MTU` or `--mtu`, and `WEAVE_NO_FASTDP` or `--no-fastdp` */
@@ -136,7 +136,7 @@ export function plugContainersIn(links: Links, name: string): void {
   }
 }
 
-/** `docker0` changes its MAC with its ports, and containers forget their gateway, unless somebody gave it one for good (parity 6.5). */
+/** `docker0` changes its MAC with its ports, and containers forget their gateway, unless somebody gave it one for good. */
 export function fixBridgeMac(links: Links, name: string, random: () => Mac): boolean {
   const link = links.find(name);
   if (link === undefined || link.kind !== "bridge" || assignedByHand(link)) return false;
@@ -155,7 +155,7 @@ function assignedByHand(link: Link): boolean {
   }
 }
 
-/** The bridge, for an operation that needs it (parity 1.2). */
+/** The bridge, for an operation that needs it. */
 export function findBridge(links: Links, name: string): Link {
   const bridge = links.find(name);
   if (bridge === undefined || bridge.kind !== "bridge") {
@@ -171,7 +171,7 @@ function present(links: Links, name: string): Link {
 }
 
 /**
- * Tells the log of what an administrator should know (parity 6.5): hairpin mode on the router's port, at start and when it changes,
+ * Tells the log of what an administrator should know: hairpin mode on the router's port, at start and when it changes,
  * and the bridge going down. The owner waits for `fd` to become readable and then calls `handleReadable`.
  */
 export class BridgeWatch implements Disposable {

@@ -63,7 +63,7 @@ export function netnsId(netns: Netns): string {
 }
 
 /**
- * Interface names for the two ends of a container's link (parity 6.2). A namespace has its inode in base 62 behind an `n`, at most 7
+ * Interface names for the two ends of a container's link. A namespace has its inode in base 62 behind an `n`, at most 7
  * characters for the 32 bits that the kernel gives; no PID looks like that.
  */
 export function vethNames(owner: { pid: number } | Netns): { host: string; peer: string } {

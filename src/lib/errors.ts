@@ -13,7 +13,10 @@ export class ProtocolError extends Error {
   override readonly name = "ProtocolError";
 }
 
-/** Something the user can mend: a wrong flag, argument or environment variable. Exit status 2 unless parity says 1. */
+/**
+ * Something the user can mend: a wrong flag, argument or environment variable. Exit status 1, as from Weave Net 2.8; 2 of commands
+ * that it does not have.
+ */
 export class OptionError extends Error {
   override readonly name = "OptionError";
   /** @param option name of the flag without dashes, where one is to blame */
