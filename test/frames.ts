@@ -144,7 +144,7 @@ function pseudoHeader(frame: Uint8Array, ip: number, transport: number, ipv4: bo
 }
 
 /** RFC 1071 as it stands. */
-export function onesSum(octets: Uint8Array): number {
+function onesSum(octets: Uint8Array): number {
   let sum = 0;
   for (let i = 0; i < octets.length; i += 2) {
     sum += (octets[i]! << 8) + (octets[i + 1] ?? 0);

@@ -83,7 +83,7 @@ const API_PORT = 6784;
 const STATUS_PORT = 6782;
 
 /** Where state is kept unless `--db-prefix` says otherwise. */
-export const DEFAULT_STATE_PREFIX = "/var/lib/weave/weave";
+const DEFAULT_STATE_PREFIX = "/var/lib/weave/weave";
 
 /** P of the state files. Also of `stop` and `reset`, for a router that does not run any more. */
 export const DB_PREFIX = text({

@@ -15,7 +15,7 @@ export interface CommandOptions {
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 
-export class CommandError extends Error {
+class CommandError extends Error {
   override readonly name = "CommandError";
 
   constructor(command: readonly string[], readonly result: CommandResult, note = "") {

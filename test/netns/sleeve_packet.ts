@@ -102,7 +102,7 @@ export function recordedFrames(packet: RecordedPacket): SleeveFrame[] {
 }
 
 /** What routers say to each other in place of frames: zeros, of a length that tells what is meant. */
-export function specialFrame({ kind, len, uid }: Pick<RecordedFrame, "kind" | "len" | "uid">): Uint8Array {
+function specialFrame({ kind, len, uid }: Pick<RecordedFrame, "kind" | "len" | "uid">): Uint8Array {
   const octets = new Uint8Array(len);
   if (kind === "heartbeat") new DataView(octets.buffer).setBigUint64(ETHERNET_HEADER_OCTETS, BigInt(uid!));
   return octets;
