@@ -220,7 +220,7 @@ export class ControlLoop {
     this.#send(conversation);
     this.#forget(conversation.id);
     conversation.socket.close();
-    this.#o.mesh.handleClosed(conversation.id, reason, now);
+    this.#o.mesh.handleSessionFailed(conversation.id, reason, now);
   }
 
   #handleTimeout(): void {

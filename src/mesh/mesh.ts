@@ -6,13 +6,14 @@
  *     connect, forget                                dial            open a TCP connection
  *     handleAccepted → featuresFor → handleIntroduced   send         a message on a connection
  *     handleMessage, handleAlive, handleWritable     close           this socket, now
- *     handleDialFailed, handleClosed                 confirmed       prepare and start the carriers of this connection
+ *     handleDialFailed, handleClosed,                confirmed       prepare and start the carriers of this connection
  *     handleCarrierEstablished, handleCarrierFailed  overlayControl  for the carriers of a confirmed connection
- *     handleTimeout ← pollTimeout                    ended           stop the carriers of this connection
+ *     handleSessionFailed                            ended           stop the carriers of this connection
+ *     handleTimeout ← pollTimeout
  *
  * A connection's life: dialled or accepted → introduced → confirmed (it stands in our own record; `pending` in status) →
  * established (a carrier works) → ended. Every `ConnectionId` ends once: by a `close` of ours, after which the shell reports
- * nothing more about it, or by `handleDialFailed` or `handleClosed`, after which the mesh says nothing more about it but `ended`.
+ * nothing more about it, or by `handleDialFailed`, `handleClosed` or `handleSessionFailed`, after which the mesh says nothing more about it but `ended`.
  * Calls about a connection that has ended are ignored, so that what is in flight does no harm.
  */
 import { cidrContains, type Endpoint } from "../lib/ip.ts";
@@ -29,12 +30,14 @@ import { type MergeResult, Peers } from "./peers.ts";
 import { Routes } from "./routes.ts";
 import { Targets, type TargetSpec } from "./targets.ts";
 import { newsOf, TOPOLOGY } from "./topology.ts";
+import { type TurnedAway, TurnedAwayList } from "./turned_away.ts";
 import type { BroadcastRoute, ConnectionStatus, MeshOptions, MeshOutput, MeshRoutes, UnicastRoute } from "./types.ts";
 
 export type { ConnectionId } from "./connection.ts";
 export type { GossipData } from "./gossip.ts";
 export type { GossipChannel } from "./hub.ts";
 export type { TargetSpec } from "./targets.ts";
+export type { TurnedAway } from "./turned_away.ts";
 export type {
   BroadcastRoute,
   Confirmed,
@@ -95,6 +98,7 @@ export class Mesh {
   readonly #targets: Targets;
   readonly #hub: GossipHub;
   readonly #accepts: AcceptLimit;
+  readonly #turnedAway = new TurnedAwayList();
   /** All that have not ended, oldest first. */
   readonly #connections = new Map<ConnectionId, Connection>();
   /** Those that are confirmed. */
@@ -283,6 +287,15 @@ export class Mesh {
     if (connection) this.#end(connection, { reason, retry: "later", tell: false }, now);
   }
 
+  /** Nothing can be said on this connection: what the peer sent is not what is expected. The shell closes it. */
+  handleSessionFailed(id: ConnectionId, reason: string, now: Instant): void {
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection) return;
+    this.#rememberTurnedAway(connection, reason, now);
+    this.#end(connection, { reason, retry: "later", tell: false }, now);
+  }
+
   /** Whether the socket takes more. While it does not, gossip waits here, merged; a peer that stays behind is closed. */
   handleWritable(id: ConnectionId, writable: boolean, now: Instant): void {
     this.#enter(now);
@@ -406,6 +419,11 @@ export class Mesh {
     return [...live, ...this.#targets.status()];
   }
 
+  /** Who wanted to connect with us in the last minutes and may not, the last one first. */
+  turnedAway(now: Instant): readonly TurnedAway[] {
+    return this.#turnedAway.list(now);
+  }
+
   /** Connections that ended so far, those with ourselves not counted. */
   get terminationCount(): number {
     return this.#terminations;
@@ -450,7 +468,7 @@ export class Mesh {
     if (introduction.uid <= before.with!.uid) {
       this.#end(before, { reason, retry: "later", tell: true, replaced: won }, now);
     }
-    if (!won) this.#refuse(connection, { reason, retry: "later" }, now, introduction.peer);
+    if (!won) this.#end(connection, { reason, retry: "later", tell: true, peer: introduction.peer }, now);
     return won;
   }
 
@@ -462,6 +480,7 @@ export class Mesh {
   ): void {
     connection.confirm(introduction, now);
     this.#byPeer.set(introduction.peer, connection);
+    this.#turnedAway.forget(connection.remote.address);
     if (connection.outbound) this.#targets.handleConnected(connection.remote, introduction.peer);
     const { id, outbound, remote } = connection;
     const { peer, uid, legacyOverlay, overlays, extensions } = introduction;
@@ -484,11 +503,17 @@ export class Mesh {
 
   #refuse(connection: Connection, refusal: Refusal, now: Instant, peer?: PeerName): void {
     const { reason, retry, ourself } = refusal;
+    if (!ourself) this.#rememberTurnedAway(connection, reason, now);
     this.#end(
       connection,
       { reason, retry, tell: true, ...ourself && { ourself }, ...peer !== undefined && { peer } },
       now,
     );
+  }
+
+  /** Of connections that we make, the targets know. */
+  #rememberTurnedAway(connection: Connection, reason: string, now: Instant): void {
+    if (!connection.outbound && !connection.with) this.#turnedAway.add(connection.remote.address, reason, now);
   }
 
   /** A connection that leads to ourselves has two ends here. */

@@ -472,6 +472,21 @@ Deno.test("Mesh lists connections and targets with their states", () => {
   assert.deepEqual(bench.mesh.targets(), ["10.0.0.8:6783"]);
 });
 
+Deno.test("Mesh remembers who was turned away, but nobody who hung up, lost a tie, or is let in now", () => {
+  const bench = new Bench();
+  const away = () => bench.mesh.turnedAway(bench.now).map(({ reason }) => reason);
+  bench.mesh.handleClosed(bench.accept(), "EOF", bench.now);
+  assert.deepEqual(away(), []);
+  bench.mesh.handleSessionFailed(bench.accept(), "Unable to decrypt TCP msg", bench.now);
+  assert.deepEqual(away(), ["Unable to decrypt TCP msg"]);
+  bench.introduce(2, { overlays: ["fastdp"] });
+  assert.deepEqual(away(), ["no overlays in common with peer"]);
+  bench.confirm(2);
+  assert.deepEqual(away(), []);
+  for (let i = 0; i < 5; i++) bench.introduce(2, { connectionId: BigInt(i) });
+  assert.deepEqual(away(), []);
+});
+
 Deno.test("Mesh finds peers by nickname or name, and knows routes as values", () => {
   const bench = new Bench();
   const two = bench.confirm(2);
