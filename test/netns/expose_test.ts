@@ -84,7 +84,7 @@ testAsRoot("exposures survive a restart of the router, --without-masquerade incl
   await host.weave("expose", "10.0.0.100/24");
   await host.weave("expose", "--without-masquerade", "10.1.0.100/24");
   const links = () =>
-    host.sh("ip -o link show weave; ip -o link show vethwe-bridge | cut -d' ' -f1-4; ip address show weave");
+    host.sh("ip -o link show weave; ip -o link show vethwe-bridge | cut -d' ' -f1-4; ip -4 address show weave");
   const before = [await rules(host), await links()];
   await host.weave("stop");
   await host.weave("launch");

@@ -45,8 +45,8 @@ testAsRoot("weave launch joins two hosts, and their containers reach each other"
   assert.match(await b!.weave("status", "peers"), new RegExp(`^${name}\\(a\\)$`, "m"));
 });
 
-testAsRoot("a chain of four hosts carries frames over three hops", async () => {
-  await using lab = new Lab();
+testAsRoot("a chain of four hosts carries frames over three hops, encrypted anew on each", async () => {
+  await using lab = new Lab({ env: { WEAVE_PASSWORD: "secret" } });
   const { hosts } = await line(lab, 4);
   await launchLine(hosts);
   const [a, , , d] = hosts;
@@ -55,6 +55,7 @@ testAsRoot("a chain of four hosts carries frames over three hops", async () => {
   await attachNew(d!, "c4", "10.0.0.4/24");
   await waitPing(c1, "10.0.0.4");
   assert.equal((await establishedPeers(a!)).join(), "b");
+  assert.ok(await c1.pings("10.0.0.4", "-s", "4000", "-M", "dont"));
 });
 
 testAsRoot("a ring goes round the other way when a link is cut, and back", async () => {
@@ -68,8 +69,13 @@ testAsRoot("a ring goes round the other way when a link is cut, and back", async
   await waitEstablished(c!, [b!, d!]);
 
   const c1 = await attachNew(a!, "c1", "10.0.0.1/24");
-  await attachNew(b!, "c2", "10.0.0.2/24");
+  const c2 = await attachNew(b!, "c2", "10.0.0.2/24");
   await waitPing(c1, "10.0.0.2");
+  // What is for all arrives once, whichever ways there are.
+  await c2.sh("echo 0 > /proc/sys/net/ipv4/icmp_echo_ignore_broadcasts");
+  const { stdout } = await c1.exec(["ping", "-n", "-b", "-c", "3", "-i", "0.2", "10.0.0.255"]);
+  assert.match(stdout, /3 packets transmitted, 3 received, 0% packet loss/);
+
   await using stream = new PingStream(c1, "10.0.0.2");
   await stream.waitAnswers(10, 2_000);
   await links[0]!.cut();
