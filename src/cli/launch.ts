@@ -9,6 +9,7 @@
  */
 import { ApiClient } from "../api/client.ts";
 import type { Answer } from "../api/exchange.ts";
+import { checkLocal } from "../api/listen.ts";
 import { type Given, toArguments } from "../config/option.ts";
 import { LATER, laterGiven, LAUNCH, PASSWORD, ROUTER, type RouterOptions, routerOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
@@ -63,6 +64,7 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
     return 0;
   }
   if (values.printPeerName) return await printPeerName(asked.options, terminal);
+  if (asked.options.httpAddr !== undefined) checkLocal(asked.options.httpAddr);
   const later = laterGiven(given);
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
   const { checkHost } = await import("../daemon/requirements.ts");

@@ -13,6 +13,7 @@ const WRONG: readonly { args: readonly string[]; says: RegExp; status: number }[
   { args: ["launch", "--trusted-subnets", "10.0.0.0/40"], says: /10\.0\.0\.0\/40/, status: 1 },
   { args: ["launch", "no.such.host.invalid"], says: /no\.such\.host\.invalid/, status: 1 },
   { args: ["launch", "--port", "99999"], says: /"99999" as port: a number from 1 to 65535 expected/, status: 1 },
+  { args: ["launch", "--http-addr", "0.0.0.0:6784"], says: /^Cannot use "0\.0\.0\.0:6784" as http-addr: /, status: 1 },
   { args: ["launch", "a:b:c"], says: /^invalid peer name "a:b:c", should be host\[:port\]\n$/, status: 1 },
   { args: ["launch", "--resume", "192.168.1.2"], says: /initial peer list in conjunction with --resume/, status: 1 },
   { args: ["connect"], says: /Usage:/i, status: 1 },
