@@ -177,6 +177,8 @@ async function plugInSteps(plug: Plug, container: ContainerNetns, undo: Undo, op
   await remember(plumbing, target, container, links, options.hostname, wanted);
   // Last: the start of a container waits for it.
   if (options.noMulticastRoute !== true) addMulticastRoute(container, link);
+  // We hold its namespace open: nothing of the above fails because the container has ended.
+  if (isGone(target)) throw died(target.id);
 }
 
 /** Where the container has no iptables that works, its subnets share their multicast. */
