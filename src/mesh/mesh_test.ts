@@ -255,6 +255,20 @@ Deno.test("Mesh collects changes of its connections for a second, then tells of 
   assert.ok(records[1]!.connections[0]!.established);
 });
 
+Deno.test("Mesh tells of changes after 100 ms where all neighbours are like us, and after a second where one is not", () => {
+  for (const [others, expected] of [[["digest"], 1], [[], 0]] as const) {
+    const bench = new Bench({ extensions: ["probe", "digest"] });
+    const { id } = bench.confirm(2, { extensions: ["digest"] });
+    if (others.length === 0) bench.confirm(3);
+    bench.run(1_500);
+    bench.clear();
+    bench.establish(id);
+    bench.run(150);
+    const gossip = bench.sentTo(id).filter((message) => message.type === "gossip");
+    assert.equal(gossip.length, expected);
+  }
+});
+
 Deno.test("Mesh relays topology news within 100 ms, merged, and computes routes once for all of it", () => {
   const bench = new Bench();
   const [two, three] = [bench.confirm(2), bench.confirm(3)];
