@@ -59,6 +59,9 @@ function prepareMesh() {
         case 2:
           if (ids.length > 0) mesh.handleClosed(pick(random, ids), "gone", now);
           break;
+        case 6:
+          if (ids.length > 0) mesh.handleSessionFailed(pick(random, ids), "rubbish", now);
+          break;
         case 3:
           if (ids.length > 0) mesh.handleCarrierEstablished(pick(random, ids), now);
           break;
@@ -73,6 +76,7 @@ function prepareMesh() {
       }
     }
     assert.ok(mesh.peers().length < 2000);
+    assert.ok(mesh.turnedAway(now).length <= 16);
     mesh.handleTimeout(now + 200_000);
   };
 }
