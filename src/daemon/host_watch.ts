@@ -4,7 +4,7 @@
  */
 import type { Links } from "../host/links.ts";
 import type { Logger } from "../lib/log.ts";
-import { bridgeIntact } from "../host/bridge.ts";
+import { bridgeIntact, portsAboveMtu } from "../host/bridge.ts";
 import { firewallOptions, type HostStartOptions, startHost } from "./host_start.ts";
 import { type Attachment, type Plumbing, takeGoneAttachments } from "./plumbing.ts";
 
@@ -26,11 +26,14 @@ export class HostWatch {
   readonly #timers: number[] = [];
   #bridgeTrouble: string | undefined;
   #firewallTrouble: string | undefined;
+  #mtuTrouble: string | undefined;
 
   constructor(o: HostWatchOptions) {
     this.#o = o;
+    this.#checkMtu();
     this.#repeat(HOST_EVERY_MS, async () => {
       await this.#checkBridge();
+      this.#checkMtu();
       await this.#checkFirewall();
     });
     this.#repeat(ATTACHMENTS_EVERY_MS, () => this.#checkAttachments());
@@ -38,7 +41,7 @@ export class HostWatch {
 
   /** What an operator should know, a line each. */
   get warnings(): readonly string[] {
-    return [this.#bridgeTrouble, this.#firewallTrouble].filter((trouble) => trouble !== undefined);
+    return [this.#bridgeTrouble, this.#firewallTrouble, this.#mtuTrouble].filter((trouble) => trouble !== undefined);
   }
 
   stop(): void {
@@ -58,6 +61,19 @@ export class HostWatch {
       const { message } = error as Error;
       if (this.#bridgeTrouble === undefined) log.warn("bridge cannot be put back", { error: message });
       this.#bridgeTrouble = `The bridge is not as it should be and cannot be put back: ${message}`;
+    }
+  }
+
+  #checkMtu(): void {
+    const { plumbing, links, host, log } = this.#o;
+    try {
+      const { length } = portsAboveMtu(links, plumbing.host.bridge);
+      this.#mtuTrouble = length === 0
+        ? undefined
+        : `Containers that were attached under a larger MTU than ${host.mtu}: ${length}; what they send in larger frames ` +
+          "is lost until they are attached again";
+    } catch (error) {
+      log.warn("ports of the bridge cannot be looked at", { error: (error as Error).message });
     }
   }
 

@@ -126,6 +126,15 @@ export function bridgeIntact(links: Links, name: string): boolean {
   return bridge !== undefined && bridge.up && tap !== undefined && tap.up && tap.master === bridge.index;
 }
 
+/** Ports of containers that were attached under a larger MTU than the bridge's: it drops what they send in larger frames. */
+export function portsAboveMtu(links: Links, name: string): Link[] {
+  const bridge = links.find(name);
+  if (bridge === undefined) return [];
+  return links.list().filter((link) =>
+    link.master === bridge.index && link.name.startsWith(CONTAINER_PORT_PREFIX) && link.mtu > bridge.mtu
+  );
+}
+
 /** Plugs in again what a bridge that is gone left plugged in nowhere. */
 export function plugContainersIn(links: Links, name: string): void {
   const bridge = present(links, name);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { EmulatedHost } from "./host.ts";
 import { Lab } from "./lab.ts";
 import { attachNew, line, routerPid, waitEstablished, waitPing } from "./mesh.ts";
-import { delay, measure } from "./wait.ts";
+import { delay, measure, waitFor } from "./wait.ts";
 import { testAsRoot } from "../skip.ts";
 
 /** Several hosts at once: an attach mostly waits for whoever has the address. */
@@ -52,6 +52,23 @@ testAsRoot("the MTU is that of the launch, in containers too", async () => {
     assert.equal(await host.sh(mtu("vethwe-bridge")), String(tap));
   }
 });
+
+testAsRoot(
+  "status says so where containers have a larger MTU than the launch, until they are attached again",
+  async () => {
+    await using lab = new Lab();
+    const host = await lab.host("a");
+    await host.weave("launch", "--mtu", "1500");
+    const c1 = await attachNew(host, "c1", "10.0.0.1/24");
+    await attachNew(host, "c2", "10.0.0.2/24");
+    await host.weave("stop");
+    await host.weave("launch");
+    assert.match(await host.weave("status"), /^ +Warning: Containers .* larger MTU than 1376: 2; /m);
+    await host.weave("attach", "10.0.0.1/24", c1.reference);
+    assert.ok(await c1.pings("10.0.0.2", "-s", "1300"));
+    await waitFor("one less", async () => /larger MTU than 1376: 1; /.test(await host.weave("status")), 12_000, [host]);
+  },
+);
 
 testAsRoot(
   "containers of different subnets do not reach each other, and one moves live from one to the other",
