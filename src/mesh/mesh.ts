@@ -241,7 +241,16 @@ export class Mesh {
     // Asked for before anything changes: whether the peer hears of the mesh in another way.
     const reachable = this.#routes.leadTo(features.name);
     const before = this.#byPeer.get(features.name);
-    if (before && !this.#breakTie(before, connection, introduction, now)) return;
+    const restarted = known !== undefined && known.uid !== features.uid;
+    if (before) {
+      const won = this.#breakTie(before, connection, introduction, now);
+      // Started anew, or two hosts that have one name, as cloned machines do: they take turns for ever.
+      if (restarted) {
+        const reason = `another peer is called ${describePeer(known)} as well`;
+        this.#turnedAway.add((won ? before : connection).remote.address, reason, now);
+      }
+      if (!won) return;
+    }
     const { connectionLimit } = this.#o;
     if (connectionLimit !== 0 && this.#byPeer.size >= connectionLimit) {
       return this.#refuse(connection, { reason: limitReached(connectionLimit), retry: "later" }, now, features.name);
@@ -251,7 +260,6 @@ export class Mesh {
       return this.#refuse(connection, { reason: "too many peers are known", retry: "later" }, now, name);
     }
     this.#confirm(connection, introduction, overlayKey, now);
-    const restarted = known !== undefined && known.uid !== uid;
     if (restarted || !reachable) this.#hub.tellAll(connection, now);
     else this.#hub.tellDigest(connection);
   }

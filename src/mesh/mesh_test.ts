@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ProtocolError } from "../lib/errors.ts";
-import { type Cidr, parseCidr } from "../lib/ip.ts";
+import { type Cidr, formatIpv4, parseCidr } from "../lib/ip.ts";
 import { type Logger, SILENT } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
 import { SeededRandom } from "../lib/random.ts";
@@ -499,6 +499,22 @@ Deno.test("Mesh remembers who was turned away, but nobody who hung up, lost a ti
   assert.deepEqual(away(), []);
   for (let i = 0; i < 5; i++) bench.introduce(2, { connectionId: BigInt(i) });
   assert.deepEqual(away(), []);
+});
+
+Deno.test("Mesh remembers which of two peers of one name lost, but not who started anew", () => {
+  const bench = new Bench({ connectionIds: [0n, 0n, 0n, 0n] });
+  const arrive = (from: string, uid: bigint, connectionId: bigint) => {
+    bench.now += 50;
+    const id = bench.mesh.handleAccepted(endpoint(`${from}:41000`), bench.now)!;
+    bench.mesh.handleIntroduced(id, features(2, { uid, connectionId }), undefined, bench.now);
+    bench.drain();
+    return bench.mesh.turnedAway(bench.now).map(({ address, reason }) => `${formatIpv4(address)} ${reason}`);
+  };
+  const why = "another peer is called 00:00:00:00:00:02(peer2) as well";
+  assert.deepEqual(arrive("10.0.0.2", 11n, 5n), []);
+  assert.deepEqual(arrive("10.0.0.3", 22n, 9n), [`10.0.0.3 ${why}`]);
+  assert.deepEqual(arrive("10.0.0.3", 22n, 3n), [`10.0.0.2 ${why}`]);
+  assert.deepEqual(arrive("10.0.0.3", 33n, 1n), [`10.0.0.2 ${why}`]);
 });
 
 Deno.test("Mesh finds peers by nickname or name, and knows routes as values", () => {
