@@ -540,9 +540,12 @@ export class Mesh {
     this.#logConnection("connection shutting down", connection, reason);
     if (end.tell) this.#outputs.push({ type: "close", id: connection.id, reason });
     const confirmed = connection.with !== undefined;
+    const { established } = connection;
     connection.end();
     if (!end.ourself) this.#terminations++;
-    if (connection.outbound) this.#targets.handleEnded(connection.remote, { error: reason, retry, peer }, now);
+    if (connection.outbound) {
+      this.#targets.handleEnded(connection.remote, { error: reason, retry, peer, established }, now);
+    }
     this.#requestTargets(now);
     if (!confirmed) return;
     this.#byPeer.delete(peer!);
