@@ -281,6 +281,7 @@ async function processesOf(host: EmulatedHost): Promise<string[]> {
 /** Links, rules, processes and files. */
 async function everything(host: EmulatedHost): Promise<string> {
   return await host.sh(
-    "ip -o link | cut -d: -f2; iptables-save | sed '/^#/d'; ps -eo comm --no-headers | sort; find /run /var/lib/weave /var/log | grep -v '^/run/\\.'",
+    // The list of processes is taken whole before it is sorted: what sorts it would be in it, or not.
+    "ip -o link | cut -d: -f2; iptables-save | sed '/^#/d'; p=$(ps -eo comm --no-headers); echo \"$p\" | sort; find /run /var/lib/weave /var/log | grep -v '^/run/\\.'",
   );
 }
