@@ -79,6 +79,7 @@ function routerReport(s: ReportSources): RouterReport {
     BridgeMTU: s.bridgeMtu,
     Drops: drops,
     Totals: totals,
+    Unresolved: s.unresolved,
     TurnedAway: turnedAwayReport(s),
     Warnings: s.warnings,
   };

@@ -78,6 +78,8 @@ export interface RouterReport {
   readonly Drops: Readonly<Record<string, number>>;
   /** What the packet thread counted otherwise: names of src/datapath/counters.ts. */
   readonly Totals: Readonly<Record<string, number>>;
+  /** Targets whose names cannot be looked up so far. */
+  readonly Unresolved: readonly string[];
   /** Who wanted to connect with us in the last minutes and may not, the last one first. */
   readonly TurnedAway: readonly TurnedAwayReport[];
   /** What an operator must know, a plain line each. */
@@ -190,7 +192,13 @@ function goTime(unixMs: number): string {
 }
 
 /** Lists that the JSON shows as lists also when they are empty; all others are null then, as in Weave Net 2.8. */
-const ALWAYS_LISTS: ReadonlySet<string> = new Set(["TrustedSubnets", "TurnedAway", "Warnings", "Extensions"]);
+const ALWAYS_LISTS: ReadonlySet<string> = new Set([
+  "TrustedSubnets",
+  "Unresolved",
+  "TurnedAway",
+  "Warnings",
+  "Extensions",
+]);
 
 /** Everything the API says of a report. */
 export const REPORT_VIEWS: ReportViews = {

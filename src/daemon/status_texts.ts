@@ -227,7 +227,15 @@ const PASSWORDS: Readonly<Record<string, string>> = {
 };
 
 function connectionNotes({ Router: router }: Report): Note[] {
-  return [...router.Connections.flatMap((connection) => notesOn(connection, router)), ...turnedAwayNotes(router)];
+  return [
+    ...router.Connections.flatMap((connection) => notesOn(connection, router)),
+    ...router.Unresolved.map(unresolvedNote),
+    ...turnedAwayNotes(router),
+  ];
+}
+
+function unresolvedNote(name: string): Note {
+  return { kind: "hint", text: `no address is known for ${name}; it is looked up again every few seconds` };
 }
 
 function turnedAwayNotes(router: RouterReport): Note[] {

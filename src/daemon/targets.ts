@@ -68,7 +68,7 @@ export class Targets {
     if (stored === undefined) log.info("launch detected", { value: given.join(" ") });
     else log.info("restart or resume detected", { value: stored.join(" ") });
     const { errors } = await this.#add(stored ?? given, true);
-    for (const error of errors) log.warn("target left out", { reason: error });
+    for (const error of errors) log.warn("target cannot be dialled", { reason: error });
     await this.#write();
   }
 
