@@ -73,8 +73,3 @@ export function checkGivenAddress(cidr: Cidr): void {
 export function allocationDisabled(): OperationError {
   return new OperationError("IP address allocation must be enabled to use 'net:'", 1);
 }
-
-/** The error for a command that cannot do without the router; 7 is what an HTTP client exits with. */
-export function routerAbsent(): OperationError {
-  return new OperationError("weave is not present. Have you launched it?", 7);
-}

@@ -34,5 +34,15 @@ export class OperationError extends Error {
   }
 }
 
+/** What an HTTP client exits with where it cannot connect, and commands with it. */
+const NOT_CONNECTED = 7;
+
+/** Nobody listens where the router should. */
+export class RouterAbsentError extends OperationError {
+  constructor(exitStatus = NOT_CONNECTED, options?: ErrorOptions) {
+    super("weave is not present. Have you launched it?", exitStatus, options);
+  }
+}
+
 /** The router is there and does not answer: what it would have said is unknown. */
 export class NoAnswerError extends OperationError {}

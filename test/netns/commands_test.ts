@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { EmulatedHost } from "./host.ts";
 import { Lab } from "./lab.ts";
-import { establishedPeers, line, report, waitEstablished } from "./mesh.ts";
+import { establishedPeers, line, report, routerPid, waitEstablished } from "./mesh.ts";
 import { measure, waitFor } from "./wait.ts";
 import { testAsRoot } from "../skip.ts";
 
@@ -78,6 +78,24 @@ testAsRoot("commands that need a router say in one line that there is none", asy
   const stopped = await host.attemptWeave("stop");
   assert.equal(stopped.stderr, "Weave is not running (ignore on Kubernetes).\n");
   assert.equal(stopped.code, 0);
+});
+
+testAsRoot("commands tell a router that was stopped from one that is started again, and from none", async () => {
+  await using lab = new Lab({ errorsExpected: true });
+  const host = await lab.host("a");
+  const says = async () => (await host.attemptWeave("status")).stderr;
+  await host.weave("launch");
+  // It is started again at once, then after a second, then after two.
+  for (let i = 0; i < 3; i++) {
+    await host.sh(`kill -9 ${await waitFor("a router", () => routerPid(host), 5_000, [host])}`);
+  }
+  await waitFor("the pause", async () => /^weave is restarting\. Consult 'weave logs' /.test(await says()), 1_000, [
+    host,
+  ]);
+  await host.weave("stop");
+  assert.equal(await says(), "weave is not running.\n");
+  await host.weave("reset");
+  assert.equal(await says(), "weave is not present. Have you launched it?\n");
 });
 
 testAsRoot("what needs root says so before it touches anything", async (t) => {
