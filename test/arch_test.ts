@@ -38,7 +38,6 @@ const ROOMS: Readonly<Record<string, Room>> = {
 
 /** Where an npm package is at home: it is replaced there alone on the day it must be. */
 const PACKAGE_HOMES: Readonly<Record<string, string>> = {
-  "@stricli/core": "src/cli/",
   "dns-packet": "src/wire/dns.ts",
   "dockerode": "src/host/docker.ts",
   "libsodium": "ffi/",

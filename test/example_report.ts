@@ -36,6 +36,8 @@ export function lonelyReport(router: Partial<RouterReport> = {}): Report {
       BridgeMTU: 1376,
       Drops: {},
       Totals: {},
+      Unresolved: [],
+      TurnedAway: [],
       Warnings: [],
       ...router,
     },
@@ -101,6 +103,8 @@ export function busyReport(router: Partial<RouterReport> = {}): Report {
     TerminationCount: 3,
     Targets: ["192.168.48.14", "host15", "192.168.48.16:6783"],
     TrustedSubnets: ["10.1.0.0/16", "10.2.0.0/16"],
+    Unresolved: ["host15"],
+    TurnedAway: [{ Address: "192.168.48.17", Reason: "Unable to decrypt TCP msg", SecondsAgo: 12 }],
     MACs: [{ Mac: "12:78:0f:ca:a9:e0", ...HOST2, LastSeen: "2026-07-30T16:42:00.000Z" }],
     ...router,
   });

@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import {
   Counters,
   countersOctets,
@@ -22,6 +23,8 @@ import {
   type ConnectionEntry,
   type PeerRoutes,
   PEERS,
+  SLOT_ENCRYPTED,
+  SLOT_OUTBOUND,
   SLOTS,
   Tables,
   TABLES_OCTETS,
@@ -66,15 +69,18 @@ const CAPTURE_HEADROOM = 34;
 const TAP_FRAME_OCTETS = 70_000;
 const RECEIVE_OCTETS = 1024 * KIB;
 const VIRTIO_OCTETS = 12;
+/** For whoever lays out frames by hand. */
+const SPARE_OCTETS = 128 * KIB;
 /** What memory that nobody may rely on holds. */
 const JUNK = 0xee;
+const UNTOUCHED = Buffer.alloc(128 * KIB, JUNK);
 const SENDER = { address: 0x0a00_0001, port: 6783 };
 
 export class PacketRouter {
   readonly memory: PacketMemory;
-  readonly tables: Tables;
-  readonly counters: Counters;
-  readonly builder: PacketBuilder;
+  tables!: Tables;
+  counters!: Counters;
+  builder!: PacketBuilder;
   /** Next sequence numbers by slot * 2 + class. */
   readonly sequences = new Float64Array(SLOTS * 2);
   readonly specials: SpecialFrame[] = [];
@@ -83,39 +89,62 @@ export class PacketRouter {
   /** Frames written to the TAP, with their virtio headers. */
   readonly written: Uint8Array[] = [];
   readonly #sent: SentPacket[] = [];
-  readonly #writer: TableWriter;
   readonly #boxes: BoxIo;
-  readonly #mover: Mover;
-  readonly #glue: Glue;
+  readonly #arenaAt: number;
   readonly #captureAt: number;
   readonly #receiveAt: number;
-  #captureNext: number;
-  readonly #name: PeerName;
+  readonly #templateAt: number;
+  readonly #scratchAt: number;
+  #writer!: TableWriter;
+  #mover!: Mover;
+  #glue!: Glue;
+  #captureNext = 0;
+  #name!: PeerName;
 
-  private constructor(o: PacketRouterOptions, memory: PacketMemory, boxes: BoxIo) {
-    const m = memory.frames;
-    this.#name = o.name;
+  private constructor(memory: PacketMemory, boxes: BoxIo) {
     this.memory = memory;
     this.#boxes = boxes;
+    this.#arenaAt = memory.take(ARENA_OCTETS);
+    this.#captureAt = memory.take(CAPTURE_OCTETS);
+    this.#receiveAt = memory.take(RECEIVE_OCTETS) + 2;
+    this.#templateAt = memory.take(HEADER_LIMIT);
+    this.#scratchAt = memory.take(MOVER_SCRATCH_OCTETS);
+  }
+
+  static async open(o: PacketRouterOptions): Promise<PacketRouter> {
+    const octets = ARENA_OCTETS + CAPTURE_OCTETS + RECEIVE_OCTETS + MOVER_SCRATCH_OCTETS + BoxIo.octets(SLOTS) +
+      SPARE_OCTETS;
+    const memory = new PacketMemory(octets);
+    const boxes = await BoxIo.open(memory, SLOTS, o.webAssembly ?? false);
+    memory.frames.u8.fill(JUNK, memory.take(0));
+    const router = new PacketRouter(memory, boxes);
+    router.restart(o);
+    return router;
+  }
+
+  /** Becomes a router that has just started; memory and the library of boxes are used again. */
+  restart(o: Omit<PacketRouterOptions, "webAssembly">): void {
+    const m = this.memory.frames;
+    this.#name = o.name;
+    this.#captureNext = this.#captureAt;
+    this.queueIsFull = false;
+    this.sequences.fill(0);
+    for (const list of [this.specials, this.written, this.#sent]) list.length = 0;
     const shared = new ArrayBuffer(TABLES_OCTETS);
     this.#writer = new TableWriter(shared);
-    this.tables = new Tables(shared);
-    this.counters = new Counters(new ArrayBuffer(countersOctets(SLOTS)));
-    const { tables, counters } = this;
+    const tables = this.tables = new Tables(shared);
+    const counters = this.counters = new Counters(new ArrayBuffer(countersOctets(SLOTS)));
     this.builder = new PacketBuilder({
       memory: m,
       tables,
       sink: new ListSink(m, this.#sent, () => this.queueIsFull),
-      sealer: boxes,
+      sealer: this.#boxes,
       counters,
       sequences: this.sequences,
-      arenaAt: memory.take(ARENA_OCTETS),
+      arenaAt: this.#arenaAt,
       arenaOctets: ARENA_OCTETS,
       ourName: o.name,
     });
-    this.#captureAt = memory.take(CAPTURE_OCTETS);
-    this.#captureNext = this.#captureAt;
-    this.#receiveAt = memory.take(RECEIVE_OCTETS) + 2;
     this.#glue = new Glue(m, { write: (pieces, first, count) => this.#write(pieces, first, count) }, { udp: true });
     this.#mover = new Mover({
       memory: m,
@@ -124,27 +153,18 @@ export class PacketRouter {
       forwarder: new Forwarder(tables, new Fdb(new ArrayBuffer(FDB_OCTETS), PEERS), counters),
       captured: this.builder,
       relayed: this.builder,
-      segments: new SuperFrame(m, memory.take(HEADER_LIMIT)),
+      segments: new SuperFrame(m, this.#templateAt),
       glue: this.#glue,
-      opener: boxes,
+      opener: this.#boxes,
       replay: new ReplayWindows(SLOTS),
       listener: {
         special: (slot, frame, length) => void this.specials.push({ slot, octets: m.u8.slice(frame, frame + length) }),
       },
       tooBig: new TooBigFrames(m),
-      scratchAt: memory.take(MOVER_SCRATCH_OCTETS),
+      scratchAt: this.#scratchAt,
     });
     o.connections.forEach((neighbour, slot) => this.connect(slot, neighbour));
     this.route(o.routes);
-  }
-
-  static async open(o: PacketRouterOptions): Promise<PacketRouter> {
-    const octets = ARENA_OCTETS + CAPTURE_OCTETS + RECEIVE_OCTETS + MOVER_SCRATCH_OCTETS + BoxIo.octets(SLOTS) +
-      8 * KIB;
-    const memory = new PacketMemory(octets);
-    const boxes = await BoxIo.open(memory, SLOTS, o.webAssembly ?? false);
-    memory.frames.u8.fill(JUNK, memory.take(0));
-    return new PacketRouter(o, memory, boxes);
   }
 
   connect(slot: number, neighbour: Neighbour): void {
@@ -169,17 +189,20 @@ export class PacketRouter {
 
   /** Takes a frame from the TAP. */
   capture(frame: Uint8Array, virtio: Uint8Array = new Uint8Array(VIRTIO_OCTETS)): void {
-    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > this.#captureAt + CAPTURE_OCTETS) {
-      this.builder.flush();
-    }
-    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > this.#captureAt + CAPTURE_OCTETS) {
+    const { u8 } = this.memory.frames;
+    const end = this.#captureAt + CAPTURE_OCTETS;
+    if (this.#captureNext + CAPTURE_HEADROOM + TAP_FRAME_OCTETS > end) {
+      this.builder.flush(); // what the full queue does not take is dropped, or not right
+      u8.fill(JUNK, this.#captureAt, this.#captureNext);
       this.#captureNext = this.#captureAt;
     }
-    const { u8 } = this.memory.frames;
     const at = this.#captureNext + CAPTURE_HEADROOM;
     u8.set(virtio, at);
     u8.set(frame, at + VIRTIO_OCTETS);
     this.#mover.capture(at, VIRTIO_OCTETS + frame.length);
+    // Only the header of a frame in a packet may be written before it, and nothing behind it.
+    this.#checkUntouched(this.#captureNext, at - 2);
+    this.#checkUntouched(at + VIRTIO_OCTETS + frame.length, this.#receiveAt + RECEIVE_OCTETS - 2);
     this.#captureNext = (at + VIRTIO_OCTETS + frame.length + 63) & ~63;
   }
 
@@ -196,7 +219,36 @@ export class PacketRouter {
     }
     this.#glue.flush();
     this.builder.flush();
+    this.#checkUntouched(at, this.#receiveAt + RECEIVE_OCTETS - 2);
     u8.fill(JUNK, this.#receiveAt, at);
+  }
+
+  /** A packet of ours with any text at all, sealed where the connection is: what a router that means ill could send. */
+  packetOf(slot: number, df: boolean, text: Uint8Array): Uint8Array {
+    const m = this.memory.frames;
+    const at = this.#receiveAt;
+    m.set16(at, Math.floor(this.#name / 0x1_0000_0000));
+    m.set32(at + 2, this.#name % 0x1_0000_0000);
+    if ((this.tables.slotFlags[slot]! & SLOT_ENCRYPTED) === 0) {
+      m.u8.set(text, at + 6);
+      return this.#takeAway(at, 6 + text.length);
+    }
+    const key = slot * 2 + (df ? 1 : 0);
+    m.set32(at + 6, df ? 0x8000_0000 : 0);
+    m.set32(at + 10, this.sequences[key]!);
+    this.sequences[key] = this.sequences[key]! + 1;
+    m.u8.set(text, at + 30);
+    this.#boxes.seal(slot, at, at + 30, text.length);
+    return this.#takeAway(at, 30 + text.length);
+  }
+
+  /** The text of a packet of a neighbour's: its frames, in clear. Throws where it does not open. */
+  textOf(slot: number, packet: Uint8Array): Uint8Array {
+    if ((this.tables.slotFlags[slot]! & SLOT_ENCRYPTED) === 0) return packet.subarray(6);
+    const at = this.#receiveAt;
+    this.memory.frames.u8.set(packet, at);
+    assert.ok(this.#boxes.open(slot, at, packet.length));
+    return this.#takeAway(at, packet.length).subarray(30);
   }
 
   /** What has left since the last call. */
@@ -206,6 +258,12 @@ export class PacketRouter {
       this.#captureNext = this.#captureAt;
     }
     return this.#sent.splice(0);
+  }
+
+  /** What has left, without taking it. */
+  peekSent(): readonly SentPacket[] {
+    this.builder.flush();
+    return this.#sent;
   }
 
   /** What was written to the TAP since the last call, without virtio headers. */
@@ -226,11 +284,25 @@ export class PacketRouter {
     return this.counters.cells[TOTAL[name]]!;
   }
 
+  #takeAway(at: number, octets: number): Uint8Array {
+    const { u8 } = this.memory.frames;
+    const taken = u8.slice(at, at + octets);
+    u8.fill(JUNK, at, at + octets);
+    return taken;
+  }
+
+  /** A part of what must hold nothing but junk is looked at: the nearest, and as far as an offset of 16 bits and one more reach. */
+  #checkUntouched(from: number, to: number): void {
+    const length = Math.min(to - from, UNTOUCHED.length);
+    if (length <= 0) return;
+    const seen = Buffer.from(this.memory.frames.buffer, from, length);
+    if (!seen.equals(UNTOUCHED.subarray(0, length))) assert.fail(`memory at ${from} was written outside of a frame`);
+  }
+
   #refresh(): void {
     this.tables.refresh({
       connectionReplaced() {},
       connectionChanged: (slot) => {
-        const SLOT_OUTBOUND = 2;
         this.#boxes.setKey(slot, this.tables.slotKey, (this.tables.slotFlags[slot]! & SLOT_OUTBOUND) !== 0);
       },
       peerReplaced() {},

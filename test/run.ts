@@ -124,7 +124,8 @@ function summary(counts: Counts): string {
 async function runTests(layer: string, paths: readonly string[], remarks: string[]): Promise<Counts> {
   const report = await Deno.makeTempFile({ prefix: "weave-test-", suffix: ".xml" });
   try {
-    const flags = ["--quiet", "--allow-all", "--no-prompt", "--no-check", ...LOCKED, `--junit-path=${report}`];
+    // Not `--quiet`: that would keep back what tests measured.
+    const flags = ["--allow-all", "--no-prompt", "--no-check", ...LOCKED, `--junit-path=${report}`];
     const succeeded = await deno(["test", ...flags, ...paths]);
     const cases = readReport(await Deno.readTextFile(report));
     const failed = cases.filter((test) => test.outcome === "failed");

@@ -8,8 +8,22 @@ export function testUnless(
   name: string,
   body: (t: Deno.TestContext) => void | Promise<void>,
 ) {
-  if (reason === undefined) Deno.test(name, body);
+  if (reason === undefined) Deno.test(name, (t) => firstFailure(() => body(t)));
   else Deno.test({ name: `${name}${MARK}${reason}]`, ignore: true, fn: body });
+}
+
+/** Where cleaning up fails after a failure, Deno would show neither: what failed first is the test's, the other is printed. */
+async function firstFailure(body: () => void | Promise<void>): Promise<void> {
+  try {
+    await body();
+  } catch (error) {
+    let first = error;
+    while (first instanceof SuppressedError) {
+      console.error("Then cleaning up failed:", first.error);
+      first = first.suppressed;
+    }
+    throw first;
+  }
 }
 
 /** A test that makes namespaces, which only root may. */

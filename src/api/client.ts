@@ -1,8 +1,8 @@
 /** The control API as the commands see it: requests in, texts and addresses out. */
-import { OperationError } from "../lib/errors.ts";
+import { NoAnswerError, OperationError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, formatIpv4, type Ipv4, parseCidr } from "../lib/ip.ts";
 import { formatListenAddress, type ListenAddress } from "../lib/listen_address.ts";
-import type { AddressBook, Unserved } from "../daemon/address_book.ts";
+import type { AddressBook, Progress, Unserved } from "../daemon/address_book.ts";
 import { type Answer, exchange, NotConnectedError } from "./exchange.ts";
 
 /** Nobody listens where the router should. */
@@ -16,6 +16,8 @@ export interface RequestOptions {
   readonly query?: URLSearchParams;
   readonly form?: URLSearchParams;
   readonly json?: boolean;
+  /** Its answer may have to wait for other hosts: it has no time limit. */
+  readonly patient?: boolean;
 }
 
 type Method = "GET" | "POST" | "PUT" | "DELETE";
@@ -24,27 +26,40 @@ type Method = "GET" | "POST" | "PUT" | "DELETE";
 const ABSENT = 7;
 /** Exit status for an endpoint that is not there. */
 const NOT_FOUND = 4;
+/** A router that says what it knows takes milliseconds, on a very busy machine a second. */
+const ANSWER_MS = 10_000;
 
 /** Methods reject with `RouterAbsentError`, or with `OperationError` whose message is what the router said. */
 export class ApiClient {
-  constructor(readonly address: ListenAddress) {}
+  #toldWaiting = false;
 
-  /** Whatever the router says, as it says it; no time limit, as addresses may have to be waited for. */
+  /** @param progress hears of an answer that lets itself be waited for */
+  constructor(readonly address: ListenAddress, readonly progress?: Progress) {}
+
+  /** Whatever the router says, as it says it. */
   async request(method: Method, path: string, options: RequestOptions = {}): Promise<Answer> {
-    const { query, form, json } = options;
+    const { query, form, json, patient } = options;
+    const where = formatListenAddress(this.address);
     const headers: Record<string, string> = {};
     if (json === true) headers["Accept"] = "application/json";
     if (form !== undefined) headers["Content-Type"] = "application/x-www-form-urlencoded";
     const request = { method, path: query === undefined ? path : `${path}?${query}`, headers };
     try {
-      return await exchange(this.address, form === undefined ? request : { ...request, body: form.toString() });
+      return await exchange(this.address, form === undefined ? request : { ...request, body: form.toString() }, {
+        onWait: () => this.#tellWaiting(where),
+        limitMs: patient === true ? undefined : ANSWER_MS,
+      });
     } catch (error) {
       if (error instanceof NotConnectedError) throw new RouterAbsentError(ABSENT, error);
-      const where = formatListenAddress(this.address);
-      throw new OperationError(`Cannot talk to the router at ${where}: ${(error as Error).message}`, 1, {
+      throw new NoAnswerError(`Cannot talk to the router at ${where}: ${(error as Error).message}`, 1, {
         cause: error,
       });
     }
+  }
+
+  #tellWaiting(where: string): void {
+    if (!this.#toldWaiting) this.progress?.warn(`Waiting for the router at ${where} to answer`);
+    this.#toldWaiting = true;
   }
 
   /** The body of a good answer. 404 is silent and exits with 4, anything else is said. */
@@ -62,7 +77,8 @@ export class ApiClient {
   async connect(peers: readonly string[], options: { replace: boolean }): Promise<void> {
     const form = peerForm(peers);
     if (options.replace) form.set("replace", "true");
-    await this.ask("POST", "/connect", { form });
+    // It looks names up.
+    await this.ask("POST", "/connect", { form, patient: true });
   }
 
   async forget(peers: readonly string[]): Promise<void> {
@@ -85,14 +101,20 @@ export class ApiAddressBook implements AddressBook {
   constructor(readonly client: ApiClient | undefined) {}
 
   async allocate(id: string, subnet: Cidr | undefined, options: { checkAlive: boolean }): Promise<Cidr | Unserved> {
-    const body = await this.#ask("POST", addressPath(id, subnet), aliveQuery(options));
+    const body = await this.#ask("POST", addressPath(id, subnet), {
+      ...aliveQuery(options),
+      patient: true,
+    });
     if (isUnserved(body)) return body;
     if (body.text.trim() === "cancelled") throw new OperationError("Cannot allocate an address: cancelled");
     return readCidr(body.text);
   }
 
   async claim(id: string, cidr: Cidr, options: { checkAlive: boolean }): Promise<"claimed" | Unserved> {
-    const body = await this.#ask("PUT", `/ip/${encodeURIComponent(id)}/${formatCidr(cidr)}`, aliveQuery(options));
+    const body = await this.#ask("PUT", `/ip/${encodeURIComponent(id)}/${formatCidr(cidr)}`, {
+      ...aliveQuery(options),
+      patient: true,
+    });
     if (isUnserved(body)) return body;
     if (body.text.trim() === "cancelled") throw new OperationError(`Cannot claim ${formatCidr(cidr)}: cancelled`);
     return "claimed";
@@ -117,27 +139,27 @@ export class ApiAddressBook implements AddressBook {
     fqdn: string,
     options: { checkAlive: boolean },
   ): Promise<"done" | Unserved> {
-    const query = aliveQuery(options) ?? new URLSearchParams();
+    const { query = new URLSearchParams() } = aliveQuery(options);
     query.set("fqdn", fqdn);
-    const body = await this.#ask("PUT", namePath(id, address), query);
+    const body = await this.#ask("PUT", namePath(id, address), { query });
     return isUnserved(body) ? body : "done";
   }
 
   async removeName(id: string, address: Ipv4, fqdn: string | undefined): Promise<"done" | Unserved> {
-    const query = fqdn === undefined ? undefined : new URLSearchParams({ fqdn });
-    const body = await this.#ask("DELETE", namePath(id, address), query);
+    const options = fqdn === undefined ? {} : { query: new URLSearchParams({ fqdn }) };
+    const body = await this.#ask("DELETE", namePath(id, address), options);
     return isUnserved(body) ? body : "done";
   }
 
-  async #ask(method: Method, path: string, query?: URLSearchParams): Promise<{ text: string } | Unserved> {
-    const answer = await this.#answer(method, path, query);
+  async #ask(method: Method, path: string, options?: RequestOptions): Promise<{ text: string } | Unserved> {
+    const answer = await this.#answer(method, path, options);
     return isUnserved(answer) ? answer : { text: good(answer) };
   }
 
-  async #answer(method: Method, path: string, query?: URLSearchParams): Promise<Answer | Unserved> {
+  async #answer(method: Method, path: string, options?: RequestOptions): Promise<Answer | Unserved> {
     if (this.client === undefined) return "absent";
     try {
-      const answer = await this.client.request(method, path, query === undefined ? {} : { query });
+      const answer = await this.client.request(method, path, options);
       return answer.status === 404 ? "disabled" : answer;
     } catch (error) {
       if (error instanceof RouterAbsentError) return "absent";
@@ -170,8 +192,8 @@ function namePath(id: string, address: Ipv4): string {
   return `/name/${encodeURIComponent(id)}/${formatIpv4(address)}`;
 }
 
-function aliveQuery(options: { checkAlive: boolean }): URLSearchParams | undefined {
-  return options.checkAlive ? new URLSearchParams({ "check-alive": "true" }) : undefined;
+function aliveQuery(options: { checkAlive: boolean }): { query?: URLSearchParams } {
+  return options.checkAlive ? { query: new URLSearchParams({ "check-alive": "true" }) } : {};
 }
 
 function readCidr(text: string): Cidr {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { OperationError } from "../lib/errors.ts";
+import { OperationError, RouterAbsentError } from "../lib/errors.ts";
 import { parseCidr, parseIpv4 } from "../lib/ip.ts";
 import type { ListenAddress } from "../lib/listen_address.ts";
-import { ApiAddressBook, ApiClient, RouterAbsentError } from "./client.ts";
+import { ApiAddressBook, ApiClient } from "./client.ts";
 
 interface Seen {
   readonly method: string;

@@ -24,15 +24,42 @@ export class NotConnectedError extends Error {
   override readonly name = "NotConnectedError";
 }
 
+export interface Patience {
+  /** Called once where the answer lets itself be waited for. */
+  readonly onWait?: (() => void) | undefined;
+  /** How long it may take; for ever where it is not said. */
+  readonly limitMs?: number | undefined;
+}
+
+/** Whoever has waited for so long wants to know what for. */
+const WAIT_MS = 3000;
 /** A router on this host connects at once; one named by hand may be behind a filter that swallows everything. */
 const CONNECT_MS = 3000;
 /** No answer of ours comes near it. */
 const SIZE_LIMIT = 256 * 1024 * 1024;
 const HEAD_LIMIT = 64 * 1024;
 
-/** Rejects with `NotConnectedError`, or with an Error for an answer that is cut off or cannot be understood. */
-export async function exchange(address: ListenAddress, request: ExchangeRequest): Promise<Answer> {
+/** Rejects with `NotConnectedError`, or with an Error for an answer that is late, cut off or cannot be understood. */
+export async function exchange(
+  address: ListenAddress,
+  request: ExchangeRequest,
+  { onWait, limitMs }: Patience = {},
+): Promise<Answer> {
   using connection = await connect(address);
+  const late = Promise.withResolvers<never>();
+  const limit = limitMs === undefined
+    ? undefined
+    : setTimeout(() => late.reject(new Error(`it has not answered within ${limitMs / 1000} s`)), limitMs);
+  const wait = onWait && setTimeout(onWait, WAIT_MS);
+  try {
+    return await Promise.race([converse(connection, address, request), late.promise]);
+  } finally {
+    clearTimeout(limit);
+    clearTimeout(wait);
+  }
+}
+
+async function converse(connection: Deno.Conn, address: ListenAddress, request: ExchangeRequest): Promise<Answer> {
   await writeAll(connection, new TextEncoder().encode(head(address, request) + (request.body ?? "")));
   return readAnswer(await readAll(connection));
 }

@@ -37,6 +37,16 @@ Deno.test("exchange() says so when there is nobody", async () => {
   await assert.rejects(nobody, NotConnectedError);
 });
 
+Deno.test("exchange() does not wait longer than it is told to", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const silent = exchange(
+    { transport: "tcp", hostname: "127.0.0.1", port: listener.addr.port },
+    { method: "GET", path: "/", headers: {} },
+    { limitMs: 20, onWait: assert.fail },
+  );
+  await assert.rejects(silent, /^Error: it has not answered within 0.02 s$/);
+});
+
 function ok(body: string) {
   return { status: 200, body };
 }

@@ -1,5 +1,5 @@
 /** Opens what the API listens on. */
-import { OperationError } from "../lib/errors.ts";
+import { OperationError, OptionError } from "../lib/errors.ts";
 import { parseIpv4 } from "../lib/ip.ts";
 import { formatListenAddress, type ListenAddress } from "../lib/listen_address.ts";
 
@@ -13,6 +13,16 @@ export interface Listening {
 export function isLocal(address: ListenAddress): boolean {
   if (address.transport === "unix" || address.hostname === "localhost") return true;
   return (parseIpv4(address.hostname) ?? 0) >>> 24 === 127;
+}
+
+/** Refuses an address of the control API that others reach. */
+export function checkLocal(address: ListenAddress): void {
+  if (isLocal(address)) return;
+  throw new OptionError(
+    `Cannot use "${formatListenAddress(address)}" as http-addr: the control API has no password, so it listens on ` +
+      "127.0.0.1 or a unix socket only",
+    "http-addr",
+  );
 }
 
 /**

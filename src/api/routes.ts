@@ -5,13 +5,13 @@
  * Nothing here asks for a password. So the control API listens on loopback only, and a request that a browser may have been
  * talked into is refused: by its `Origin`, and, against names that are made to point here, by its `Host`.
  */
-import { OperationError, OptionError } from "../lib/errors.ts";
+import { OperationError } from "../lib/errors.ts";
 import { type Cidr, parseIpv4 } from "../lib/ip.ts";
-import { formatListenAddress, type ListenAddress } from "../lib/listen_address.ts";
+import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Logger } from "../lib/log.ts";
 import type { HttpRequest, HttpResponse } from "./http.ts";
 import { HttpServer } from "./http_server.ts";
-import { isLocal, listen, type Listening } from "./listen.ts";
+import { checkLocal, isLocal, listen, type Listening } from "./listen.ts";
 import type { ApiAnswer, ApiRequest, ReportViews, Route, RouterControl, StatusView } from "./types.ts";
 
 export interface ApiOptions {
@@ -91,15 +91,6 @@ function openAll(roles: readonly Role[]): (Listening | undefined)[] {
     opened.forEach((one) => one?.listener.close());
     throw error;
   }
-}
-
-function checkLocal(address: ListenAddress): void {
-  if (isLocal(address)) return;
-  throw new OptionError(
-    `Cannot use "${formatListenAddress(address)}" as http-addr: the control API has no password, so it listens on ` +
-      "127.0.0.1 or a unix socket only",
-    "http-addr",
-  );
 }
 
 function reportRoutes(control: RouterControl, views: ReportViews): Route[] {

@@ -34,7 +34,7 @@ export interface ConnectResult {
   readonly errors: readonly string[];
 }
 
-export const STATUS_VIEWS = ["main", "targets", "connections", "peers", "dns", "ipam"] as const;
+const STATUS_VIEWS = ["main", "targets", "connections", "peers", "dns", "ipam"] as const;
 /** `main` is `/status` itself, the others are below it. */
 export type StatusView = typeof STATUS_VIEWS[number];
 

@@ -18,7 +18,7 @@ import { UsageError } from "./parse.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Every command takes these. */
-export const EVERYWHERE = { help: HELP, local: LOCAL };
+const EVERYWHERE = { help: HELP, local: LOCAL };
 const PRINTS = { json: JSON_OUTPUT };
 /** Commands that talk to the router. */
 const ASKS = { httpAddr: HTTP_ADDR };

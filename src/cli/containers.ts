@@ -1,7 +1,6 @@
 /** Commands that plug containers and the host into the network: they do it in this process, as root. */
 import { ApiAddressBook } from "../api/client.ts";
 import { type AddressToken, parseAddressToken } from "../daemon/address_book.ts";
-import type { Given } from "../config/option.ts";
 import { OptionError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, formatIpv4 } from "../lib/ip.ts";
 import { formatMac } from "../lib/mac.ts";
@@ -16,7 +15,7 @@ export async function attach(input: Input<typeof ATTACH_OPTIONS>): Promise<numbe
   const operation = await import("../daemon/attach.ts");
   const { id, addresses } = await operation.attach({
     ...addressesAndContainer(input.words),
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     withoutDns: values.withoutDns,
     noMulticastRoute: values.noMulticastRoute,
     rewriteHosts: values.rewriteHosts,
@@ -32,7 +31,7 @@ export async function detach(input: Input<typeof QUERY_OPTIONS>): Promise<number
   const operation = await import("../daemon/attach.ts");
   const { id, addresses } = await operation.detach({
     ...addressesAndContainer(input.words),
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     progress: input.terminal,
   });
   printAddresses(addresses, { id }, input);
@@ -47,7 +46,7 @@ export async function expose(input: Input<typeof EXPOSE_OPTIONS>): Promise<numbe
   const operation = await import("../daemon/expose.ts");
   const exposed = await operation.expose({
     addresses,
-    book: await addressBook(input.given),
+    book: await addressBook(input),
     withoutMasquerade: values.withoutMasquerade,
     progress: terminal,
     ...(fqdn === undefined ? {} : { fqdn }),
@@ -59,7 +58,7 @@ export async function expose(input: Input<typeof EXPOSE_OPTIONS>): Promise<numbe
 export async function hide(input: Input<typeof QUERY_OPTIONS>): Promise<number> {
   const addresses = input.words.map(readToken);
   const operation = await import("../daemon/expose.ts");
-  const hidden = await operation.hide({ addresses, book: await addressBook(input.given), progress: input.terminal });
+  const hidden = await operation.hide({ addresses, book: await addressBook(input), progress: input.terminal });
   printAddresses(hidden, {}, input);
   return 0;
 }
@@ -69,13 +68,13 @@ export async function run(input: Input<typeof RUN_OPTIONS>): Promise<number> {
   if (rest.length === 0) throw new UsageError("");
   const operation = await import("../daemon/run.ts");
   const { dnsOf } = await import("./names.ts");
-  const client = await findRouterClient(input.given);
+  const client = await findRouterClient(input.given, terminal);
   // A given address needs no router, and then there is no DNS either.
   const dns = values.withoutDns ? undefined : await dnsOf(client).catch(() => undefined);
   const { id, addresses } = await operation.run({
     addresses: words.map(readToken),
     dockerArguments: rest,
-    book: new ApiAddressBook(client),
+    book: await addressBook(input),
     ...(dns === undefined ? {} : { dns }),
     withoutDns: values.withoutDns,
     noMulticastRoute: values.noMulticastRoute,
@@ -119,8 +118,8 @@ function readToken(word: string): AddressToken {
   return token;
 }
 
-async function addressBook(given: Given): Promise<ApiAddressBook> {
-  return new ApiAddressBook(await findRouterClient(given));
+async function addressBook({ given, terminal }: Pick<Input, "given" | "terminal">): Promise<ApiAddressBook> {
+  return new ApiAddressBook(await findRouterClient(given, terminal));
 }
 
 /** Without prefix length, as scripts expect them; an empty line where there are none. */

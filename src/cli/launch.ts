@@ -8,6 +8,8 @@
  * A router that the loop starts comes here too, and does none of it again.
  */
 import { ApiClient } from "../api/client.ts";
+import type { Answer } from "../api/exchange.ts";
+import { checkLocal } from "../api/listen.ts";
 import { type Given, toArguments } from "../config/option.ts";
 import { LATER, laterGiven, LAUNCH, PASSWORD, ROUTER, type RouterOptions, routerOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
@@ -44,6 +46,8 @@ interface Plan {
 /** A router takes a second; one that needs longer than this will not come up. */
 const READY_MS = 60_000;
 const POLL_MS = 50;
+/** A router that works answers sooner, unless the machine is very busy. */
+const ANSWER_MS = 3_000;
 /** Nobody can be asked where no API listens: one that lives so long has come up. */
 const SILENT_READY_MS = 2_000;
 
@@ -60,6 +64,7 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
     return 0;
   }
   if (values.printPeerName) return await printPeerName(asked.options, terminal);
+  if (asked.options.httpAddr !== undefined) checkLocal(asked.options.httpAddr);
   const later = laterGiven(given);
   if (later.length > 0) terminal.warn(`WARNING: not in this version yet, ignored: ${later.join(", ")}`);
   const { checkHost } = await import("../daemon/requirements.ts");
@@ -163,8 +168,20 @@ async function checkNames({ peers, options }: Plan): Promise<void> {
 /** Somebody else's router, or what is left of one of ours whose record was lost. */
 async function refuseStranger({ httpAddr }: RouterOptions): Promise<void> {
   if (httpAddr === undefined) return;
-  const answers = await new ApiClient(httpAddr).request("GET", "/status").then(() => true, () => false);
-  if (answers) throw new OperationError("Weave Net is already running");
+  if (await askStatus(new ApiClient(httpAddr)) !== undefined) throw new OperationError("Weave Net is already running");
+}
+
+/** undefined where nobody answers in time; that somebody else has the port is then said by the router that wants it. */
+async function askStatus(client: ApiClient): Promise<Answer | undefined> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => late.resolve(undefined), ANSWER_MS);
+  try {
+    return await Promise.race([client.request("GET", "/status"), late.promise]);
+  } catch {
+    return undefined;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** In this process, until it is told to end. */
@@ -229,7 +246,7 @@ async function untilReady(options: RouterOptions, started: Started): Promise<str
   const client = address === undefined ? undefined : new ApiClient(address);
   const deadline = performance.now() + (client === undefined ? SILENT_READY_MS : READY_MS);
   while (ended === undefined) {
-    const answer = await client?.request("GET", "/status").catch(() => undefined);
+    const answer = client && await askStatus(client);
     if (answer?.status === 200) return await client!.report("{{.Router.Name}}");
     if (performance.now() > deadline) {
       if (client === undefined) return undefined;

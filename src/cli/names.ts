@@ -28,7 +28,7 @@ async function changeNames(method: "PUT" | "DELETE", input: Input<typeof DNS_NAM
   const { addresses, container } = addressesAndContainer(words);
   const bare = addresses.length === 0 && values.record.length === 0;
   if (container === undefined && (bare || method === "PUT" && name === undefined)) throw new UsageError("");
-  const client = await routerClient(given);
+  const client = await routerClient(given, terminal);
   await client.request("GET", "/domain").catch(absent);
   const target = container === undefined ? undefined : await findTarget(container);
   const fqdn = name ?? (method === "PUT" ? target?.fqdn : undefined);
@@ -74,16 +74,19 @@ async function findTarget(container: string) {
 export async function dnsLookup({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   const [name, more] = words;
   if (name === undefined || more !== undefined) throw new UsageError("");
-  const addresses = await lookup(name, given);
+  const addresses = await lookup(name, { given, terminal });
   if (values.json) terminal.printLine(JSON.stringify(addresses));
   else for (const address of addresses) terminal.printLine(address);
   return 0;
 }
 
 /** Where no container could ask, the router itself is asked. */
-async function lookup(name: string, given: Input["given"]): Promise<readonly string[]> {
+async function lookup(
+  name: string,
+  { given, terminal }: Pick<Input, "given" | "terminal">,
+): Promise<readonly string[]> {
   const told = Deno.env.get("DNS_ADDRESS");
-  const client = told ? undefined : await routerClient(given);
+  const client = told ? undefined : await routerClient(given, terminal);
   const address = told || await client!.ask("GET", "/dns-address-port").catch(absent);
   const server = parseEndpoint(address.includes(":") ? address : `${address}:${DNS_PORT}`);
   if (server === undefined) {
@@ -96,7 +99,7 @@ async function lookup(name: string, given: Input["given"]): Promise<readonly str
 
 export async function dnsArgs({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   noWords(words);
-  const dns = await dnsOf(await routerClient(given));
+  const dns = await dnsOf(await routerClient(given, terminal));
   if (values.json) terminal.printLine(JSON.stringify(dns?.dockerArguments ?? []));
   else terminal.print(dns?.dockerArguments.join(" ") ?? "");
   return 0;

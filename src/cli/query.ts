@@ -20,7 +20,7 @@ export async function status({ words, values, given, terminal }: Input<typeof QU
     throw new UsageError(`Invalid 'weave status' sub-command: ${topic}`);
   }
   if (more !== undefined) throw new UsageError(`Unexpected argument "${more}"`);
-  const client = await routerClient(given);
+  const client = await routerClient(given, terminal);
   const path = topic === undefined ? "/status" : `/status/${topic}`;
   const answer = await client.request("GET", path, { json: values.json }).catch(failsWith(1));
   // Starting up: what is known so far is in the body.
@@ -34,34 +34,34 @@ export async function status({ words, values, given, terminal }: Input<typeof QU
 export async function report({ words, values, given, terminal }: Input<typeof REPORT_OPTIONS>): Promise<number> {
   noWords(words);
   if (given.get("format")?.length === 2) throw new UsageError("One template expected");
-  const body = await (await routerClient(given)).report(values.format);
+  const body = await (await routerClient(given, terminal)).report(values.format);
   // What a template says is the template's business, its last line end too.
   terminal.print(values.format !== undefined || body.endsWith("\n") ? body : `${body}\n`);
   return 0;
 }
 
-export async function connect({ words, values, given }: Input<typeof CONNECT_OPTIONS>): Promise<number> {
+export async function connect({ words, values, given, terminal }: Input<typeof CONNECT_OPTIONS>): Promise<number> {
   if (words.length === 0 && !values.replace) throw new UsageError("");
-  await (await routerClient(given)).connect(words, { replace: values.replace });
+  await (await routerClient(given, terminal)).connect(words, { replace: values.replace });
   return 0;
 }
 
-export async function forget({ words, given }: Input<typeof TELL_OPTIONS>): Promise<number> {
+export async function forget({ words, given, terminal }: Input<typeof TELL_OPTIONS>): Promise<number> {
   if (words.length === 0) throw new UsageError("");
-  await (await routerClient(given)).forget(words);
+  await (await routerClient(given, terminal)).forget(words);
   return 0;
 }
 
 /** Waits as long as it takes. */
-export async function prime({ words, given }: Input<typeof QUERY_OPTIONS>): Promise<number> {
+export async function prime({ words, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   noWords(words);
-  await (await routerClient(given)).ask("GET", "/ring");
+  await (await routerClient(given, terminal)).ask("GET", "/ring");
   return 0;
 }
 
 export async function rmpeer({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   if (words.length === 0) throw new UsageError("");
-  const client = await routerClient(given);
+  const client = await routerClient(given, terminal);
   let failed = false;
   const said: { peer: string; said: string }[] = [];
   for (const peer of words) {
@@ -82,18 +82,19 @@ export async function rmpeer({ words, values, given, terminal }: Input<typeof QU
 /** Two lines, as Weave Net prints them: of this program, and of the router, which may be an older one. */
 export async function version({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   noWords(words);
-  const running = await runningVersion(given);
+  const running = await runningVersion(given, terminal);
   if (values.json) terminal.printLine(JSON.stringify({ script: VERSION, router: running ?? null }));
   else terminal.print(`weave script ${VERSION}\nweave ${running ?? VERSION}\n`);
   return 0;
 }
 
-async function runningVersion(given: Input["given"]): Promise<string | undefined> {
+async function runningVersion(given: Input["given"], terminal: Input["terminal"]): Promise<string | undefined> {
   try {
-    return await (await routerClient(given)).report("{{.Version}}");
+    return await (await routerClient(given, terminal)).report("{{.Version}}");
   } catch (error) {
-    if (error instanceof OperationError) return undefined;
-    throw error;
+    if (!(error instanceof OperationError)) throw error;
+    if (!(error instanceof RouterAbsentError)) terminal.warn(error.message);
+    return undefined;
   }
 }
 

@@ -1,10 +1,11 @@
 /** From the arguments of the program to an exit status. */
 import type { Options } from "../config/option.ts";
-import { OperationError, OptionError } from "../lib/errors.ts";
+import { OperationError, OptionError, RouterAbsentError } from "../lib/errors.ts";
 import type { Command } from "./command.ts";
 import { commandLater, COMMANDS, COMMANDS_LATER, REMOVED } from "./commands.ts";
 import { commandHelp, overview } from "./help.ts";
-import { parseLine, UsageError } from "./parse.ts";
+import { type Line, parseLine, UsageError } from "./parse.ts";
+import { whyAbsent } from "./router_client.ts";
 import { suggest } from "./suggest.ts";
 import { ReaderGoneError, TERMINAL, type Terminal } from "./terminal.ts";
 
@@ -33,8 +34,9 @@ function unknownCommand(name: string): string {
 }
 
 async function runCommand(command: Command, args: readonly string[], terminal: Terminal): Promise<number> {
+  let line: Line | undefined;
   try {
-    const line = parseLine(args, command.options as Options, command.leading);
+    line = parseLine(args, command.options as Options, command.leading);
     if (line.given.has("help")) {
       terminal.warn(commandHelp(command));
       return 0;
@@ -42,6 +44,10 @@ async function runCommand(command: Command, args: readonly string[], terminal: T
     if (command.root === true) requireRoot(command, args);
     return await command.run(line, terminal);
   } catch (error) {
+    if (error instanceof RouterAbsentError) {
+      terminal.warn(await whyAbsent(line?.given ?? new Map()) ?? error.message);
+      return error.exitStatus;
+    }
     return report(error, command, terminal);
   }
 }

@@ -18,7 +18,7 @@ export async function stop({ words, given, terminal }: Input<typeof STOP_OPTIONS
         "WARNING: a service manager runs weave, and may start it again: stop it there, as with 'systemctl stop'",
       );
     }
-    await sayFarewell(given);
+    await sayFarewell(given, terminal);
     await stopRouter(running);
   }
   await removeMarker(prefix);
@@ -33,7 +33,7 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
   const prefix = await statePrefix(given);
   const running = await findRunning();
   if (running !== undefined) {
-    if (await leave(given)) await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
+    if (await leave(given, terminal)) await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
     await stopRouter(running);
   }
   const operation = await import("../daemon/reset.ts");
@@ -45,19 +45,19 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
 const FAREWELL_MS = 1_000;
 
 /** Others need not wait for a router that was told to stop: its names are gone at once. A restart says nothing. */
-async function sayFarewell(given: Input["given"]): Promise<void> {
+async function sayFarewell(given: Input["given"], terminal: Input["terminal"]): Promise<void> {
   let timer: number | undefined;
   const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, FAREWELL_MS));
-  const said = routerClient(given).then((client) => client.request("POST", "/farewell"));
+  const said = routerClient(given, terminal).then((client) => client.request("POST", "/farewell"));
   // It may not answer any more.
   await Promise.race([said.then(() => {}, () => {}), limit]);
   clearTimeout(timer);
 }
 
 /** Gives our address space to others. @returns whether somebody may have got it */
-async function leave(given: Input["given"]): Promise<boolean> {
+async function leave(given: Input["given"], terminal: Input["terminal"]): Promise<boolean> {
   try {
-    await (await routerClient(given)).leave();
+    await (await routerClient(given, terminal)).leave();
     return true;
   } catch {
     // It allocates no addresses, or does not answer any more: it goes all the same.

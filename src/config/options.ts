@@ -79,8 +79,6 @@ export interface RouterOptions {
   readonly resolvConf: string;
   readonly logLevel: Level;
   readonly logFormat: "text" | "json";
-  /** Log what is decided about each packet. */
-  readonly pktDebug: boolean;
   /** Ids and keys of a recorded router, only in tests. */
   readonly testIdentity: TestIdentity | undefined;
   /** The control API can be told to keep the main thread busy, only in tests (`WEAVE_TEST_SPIN`). */
@@ -102,7 +100,7 @@ const API_PORT = 6784;
 const STATUS_PORT = 6782;
 
 /** Where state is kept unless `--db-prefix` says otherwise. */
-export const DEFAULT_STATE_PREFIX = "/var/lib/weave/weave";
+const DEFAULT_STATE_PREFIX = "/var/lib/weave/weave";
 
 /** P of the state files. Also of `stop` and `reset`, for a router that does not run any more. */
 export const DB_PREFIX = text({
@@ -300,7 +298,6 @@ export const ROUTER = {
     help: "text or json",
     kind: "rare",
   }),
-  pktDebug: toggle({ flag: "pkt-debug", aliases: ["--pktdebug"], help: "log each packet", kind: "rare" }),
 } as const satisfies Options;
 
 /** What `launch` decides itself. */
@@ -348,6 +345,7 @@ export const LATER = {
   awsvpc: later("awsvpc"),
   bufsz: later("bufsz", "MB"),
   profile: later("profile", "PATH"),
+  pktDebug: later("pkt-debug", undefined, ["--pktdebug"]),
 } as const satisfies Options;
 
 /** Of commands that print. */

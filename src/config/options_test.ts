@@ -45,7 +45,6 @@ Deno.test("routerOptions() has Weave Net's defaults where nothing is given", () 
     resolvConf: "/etc/resolv.conf",
     logLevel: "info",
     logFormat: "text",
-    pktDebug: false,
     testIdentity: undefined,
     testSpin: false,
   });

@@ -1,6 +1,6 @@
 /**
- * What `attach`, `detach`, `expose` and `hide` need to know from elsewhere: addresses and names are the router's, and
- * the commands ask it for nothing else (design.md, decision 8). `src/api/client.ts` speaks it over HTTP; tests use a fake.
+ * What `attach`, `detach`, `expose` and `hide` need to know from elsewhere: addresses and names are the router's, and the commands ask
+ * it for nothing else, as they have root and its API has no authentication. `src/api/client.ts` speaks it over HTTP; tests use a fake.
  */
 import { broadcastOf, type Cidr, formatCidr, type Ipv4, parseCidr } from "../lib/ip.ts";
 import { OperationError, OptionError } from "../lib/errors.ts";
@@ -10,7 +10,7 @@ export type Unserved = "disabled" | "absent";
 
 /**
  * Owners are named by container id, or by a pseudo id such as `weave:expose`. Methods reject with `OperationError`
- * whose message is what the user shall read (parity 1.2: the response body) and whose status is the command's.
+ * whose message is what the user shall read (the response body) and whose status is the command's.
  */
 export interface AddressBook {
   /** POST /ip/{id}[/{net}/{len}]: an address of `subnet` (undefined: the default subnet); the same one again if held. */
@@ -30,7 +30,7 @@ export interface AddressBook {
 /** Owner of the addresses that `expose` puts on the bridge. */
 export const EXPOSE_ID = "weave:expose";
 
-/** One `<addr>` of the command line (parity 1.3). */
+/** One `<addr>` of the command line. */
 export type AddressToken =
   | { readonly kind: "given"; readonly cidr: Cidr }
   | { readonly kind: "net"; readonly subnet: Cidr }
@@ -69,12 +69,7 @@ export function checkGivenAddress(cidr: Cidr): void {
   if (why !== undefined) throw new OptionError(`Cannot use "${text}" as address: ${why}`);
 }
 
-/** The error for `net:` where nobody allocates (parity 1.5, wording Weave's). */
+/** The error for `net:` where nobody allocates, in the words of Weave Net 2.8. */
 export function allocationDisabled(): OperationError {
   return new OperationError("IP address allocation must be enabled to use 'net:'", 1);
-}
-
-/** The error for a command that cannot do without the router (parity 1.2; 7 is what an HTTP client exits with). */
-export function routerAbsent(): OperationError {
-  return new OperationError("weave is not present. Have you launched it?", 7);
 }

@@ -1,5 +1,5 @@
-/** How operations come by their addresses, and how they give them back (parity 1.5.1). */
-import { OperationError } from "../lib/errors.ts";
+/** How operations come by their addresses, and how they give them back. */
+import { NoAnswerError, OperationError, RouterAbsentError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
 import { formatMac } from "../lib/mac.ts";
 import { findOwner } from "../host/arp.ts";
@@ -11,7 +11,6 @@ import {
   allocationDisabled,
   checkGivenAddress,
   type Progress,
-  routerAbsent,
 } from "./address_book.ts";
 
 /** One address that an operation may now use. */
@@ -70,16 +69,16 @@ export async function obtainAddresses(options: ObtainOptions): Promise<void> {
   for (const token of tokens) {
     if (token.kind === "given") {
       // A subnet that nobody allocates from cannot be looked up; whether it can be claimed is for the router to say.
-      const held = await book.lookup(id, subnetOf(token.cidr)).catch(() => []);
+      const held = await book.lookup(id, subnetOf(token.cidr)).catch(noneUnlessSilent);
       const claim = await book.claim(id, token.cidr, { checkAlive });
-      if (claim === "absent" && options.needsRouter) throw routerAbsent();
+      if (claim === "absent" && options.needsRouter) throw new RouterAbsentError();
       const fresh = claim === "claimed" && !holds(held, token.cidr.address);
       onObtained({ cidr: token.cidr, given: true, fresh });
     } else {
       const subnet = token.kind === "net" ? token.subnet : undefined;
       const held = await book.lookup(id, subnet);
       const cidr = await book.allocate(id, subnet, { checkAlive });
-      if (cidr === "absent") throw routerAbsent();
+      if (cidr === "absent") throw new RouterAbsentError();
       if (cidr === "disabled") throw allocationDisabled();
       onObtained({ cidr, given: false, fresh: !holds(held, cidr.address) });
     }
@@ -112,7 +111,7 @@ export interface LookUpOptions {
 export async function lookUpAddresses({ id, tokens, book, present }: LookUpOptions): Promise<Cidr[]> {
   if (tokens.length === 0) {
     const held = await book.lookup(id, undefined);
-    if (held === "absent") throw routerAbsent();
+    if (held === "absent") throw new RouterAbsentError();
     return held === "disabled" ? [...present] : [...held];
   }
   const addresses: Cidr[] = [];
@@ -122,7 +121,7 @@ export async function lookUpAddresses({ id, tokens, book, present }: LookUpOptio
       continue;
     }
     const held = await book.lookup(id, token.kind === "net" ? token.subnet : undefined);
-    if (held === "absent") throw routerAbsent();
+    if (held === "absent") throw new RouterAbsentError();
     if (held === "disabled") throw allocationDisabled();
     addresses.push(...held);
   }
@@ -158,6 +157,11 @@ export async function undone(error: unknown, undo: readonly (() => void | Promis
   if (left.length === 0) return error;
   const { message, exitStatus = 1 } = error as { message: string; exitStatus?: number };
   return new OperationError(`${message}; undoing it failed as well: ${left.join("; ")}`, exitStatus, { cause: error });
+}
+
+function noneUnlessSilent(error: unknown): [] {
+  if (error instanceof NoAnswerError) throw error;
+  return [];
 }
 
 function subnetOf(cidr: Cidr): Cidr {

@@ -1,5 +1,5 @@
 /**
- * `attach` and `detach`: plugs containers into the bridge and pulls them out (parity 1.5, 1.5.1, 6.3).
+ * `attach` and `detach`: plugs containers into the bridge and pulls them out.
  *
  *     find the container → obtain its addresses → under the lock: ask whether anybody has them → link → addresses → announce → name
  *
@@ -46,7 +46,7 @@ export interface AttachOptions {
   readonly noMulticastRoute?: boolean;
   /** `--hostname`: the container's FQDN, where Docker does not know it. */
   readonly hostname?: string;
-  /** `--rewrite-hosts`: replaces the container's hosts file (parity 7.5); only for containers of Docker. */
+  /** `--rewrite-hosts`: replaces the container's hosts file; only for containers of Docker. */
   readonly rewriteHosts?: boolean;
   /** `--add-host name:ip`, each; only with `rewriteHosts`. */
   readonly addHosts?: readonly string[];
@@ -177,6 +177,8 @@ async function plugInSteps(plug: Plug, container: ContainerNetns, undo: Undo, op
   await remember(plumbing, target, container, links, options.hostname, wanted);
   // Last: the start of a container waits for it.
   if (options.noMulticastRoute !== true) addMulticastRoute(container, link);
+  // We hold its namespace open: nothing of the above fails because the container has ended.
+  if (isGone(target)) throw died(target.id);
 }
 
 /** Where the container has no iptables that works, its subnets share their multicast. */

@@ -44,6 +44,9 @@ export interface Companion {
   handleTopology?(now: Instant): void;
 }
 
+/** Our wall clock went another way than time for so long: somebody has set it. */
+const CLOCK_SET_MS = 1_000;
+
 /** Sockets that may wait to be let in; further ones are closed. */
 const WAITING_LIMIT = 256;
 
@@ -53,8 +56,8 @@ interface Conversation {
   readonly socket: ControlSocket;
   readonly session: Session;
   introduced: boolean;
-  /** How far the peer's wall clock is ahead of ours, as far as it told. */
-  clockAheadMs: number | undefined;
+  /** The peer's wall clock less our monotonic one, as far as it told. */
+  clock: number | undefined;
 }
 
 export class ControlLoop {
@@ -70,11 +73,14 @@ export class ControlLoop {
   #waitTimer: number | undefined;
   #running = false;
   #stopped = false;
+  /** Our wall clock less the monotonic one, as peers know it. */
+  #clockTold: number;
   #timer: number | undefined;
   #timerAt: Instant = Infinity;
 
   constructor(o: ControlLoopOptions) {
     this.#o = o;
+    this.#clockTold = this.#clock();
   }
 
   /** Before the first connection. */
@@ -115,13 +121,25 @@ export class ControlLoop {
     this.#conversations.clear();
   }
 
-  /** How far the wall clock of the peer at the other end was ahead of ours when it introduced itself; undefined: it did not tell. */
+  /** How far the wall clock of the peer at the other end is ahead of ours; undefined: it did not tell. */
   clockAheadMs(id: ConnectionId): number | undefined {
-    return this.#conversations.get(id)?.clockAheadMs;
+    const theirs = this.#conversations.get(id)?.clock;
+    return theirs === undefined ? undefined : theirs - this.#clock();
   }
 
-  #clockAhead(theirs: number | undefined): number | undefined {
-    return theirs === undefined ? undefined : theirs - this.#o.clock.wallMs();
+  #clock(): number {
+    return this.#o.clock.wallMs() - this.#o.clock.monotonicMs();
+  }
+
+  #tellClock(now: Instant): void {
+    const clock = this.#clock();
+    if (!this.#o.tellClock || Math.abs(clock - this.#clockTold) < CLOCK_SET_MS) return;
+    this.#clockTold = clock;
+    for (const conversation of this.#conversations.values()) {
+      if (conversation.clock === undefined) continue;
+      conversation.session.send({ type: "clock", wallClockMs: now + clock });
+      this.#unsent.add(conversation);
+    }
   }
 
   // ── Inputs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,9 +185,10 @@ export class ControlLoop {
 
   #converse(id: ConnectionId, socket: ControlSocket, outbound: boolean, now: Instant): void {
     const { mesh, password, crypto, minProtocolVersion, clock, tellClock } = this.#o;
+    this.#tellClock(now);
     const features = { ...mesh.featuresFor(id, now), ...tellClock ? { wallClockMs: clock.wallMs() } : {} };
     const session = new Session({ outbound, features, password, crypto, minVersion: minProtocolVersion, now });
-    const conversation: Conversation = { id, socket, session, introduced: false, clockAheadMs: undefined };
+    const conversation: Conversation = { id, socket, session, introduced: false, clock: undefined };
     this.#conversations.set(id, conversation);
     this.#unsent.add(conversation);
     socket.start({
@@ -196,10 +215,11 @@ export class ControlLoop {
       switch (event.type) {
         case "introduced":
           conversation.introduced = true;
-          conversation.clockAheadMs = this.#clockAhead(event.features.wallClockMs);
+          if (event.features.wallClockMs !== undefined) conversation.clock = event.features.wallClockMs - now;
           mesh.handleIntroduced(id, event.features, event.sessionKey, now);
           break;
         case "message":
+          if (event.message.type === "clock") conversation.clock = event.message.wallClockMs - now;
           mesh.handleMessage(id, event.message, now);
           break;
         case "failed":
@@ -219,7 +239,7 @@ export class ControlLoop {
     this.#send(conversation);
     this.#forget(conversation.id);
     conversation.socket.close();
-    this.#o.mesh.handleClosed(conversation.id, reason, now);
+    this.#o.mesh.handleSessionFailed(conversation.id, reason, now);
   }
 
   #handleTimeout(): void {
@@ -234,6 +254,7 @@ export class ControlLoop {
       this.#o.mesh.handleTimeout(now);
       this.#o.carriers.handleTimeout(now);
       for (const companion of this.#companions) companion.handleTimeout(now);
+      this.#tellClock(now);
     });
   }
 

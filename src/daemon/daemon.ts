@@ -6,6 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { openControlBoxes } from "../../ffi/control_boxes.ts";
+import { SysError } from "../../ffi/errno.ts";
 import { EventFd } from "../../ffi/eventfd.ts";
 import { openTap, type Tap } from "../../ffi/tap.ts";
 import { openUdpPair } from "../../ffi/udp.ts";
@@ -14,10 +15,11 @@ import type { ConnectResult, Route, RouterControl } from "../api/types.ts";
 import type { RouterOptions } from "../config/options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
-import { SYSTEM_CLOCK } from "../host/clock.ts";
+import { fineWallClock, SYSTEM_CLOCK } from "../host/clock.ts";
 import { ContainerWatch } from "../host/docker_events.ts";
 import { Links } from "../host/links.ts";
 import { ControlSockets } from "../host/sockets.ts";
+import { OperationError } from "../lib/errors.ts";
 import { type Cidr, formatCidr } from "../lib/ip.ts";
 import { type Logger, makeLogger } from "../lib/log.ts";
 import { formatMac } from "../lib/mac.ts";
@@ -37,7 +39,7 @@ import { NO_ALLOCATION } from "./no_allocation.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
 import { makeReport } from "./report.ts";
 import { Targets } from "./targets.ts";
-import { markRunning, wasRunning } from "./targets_file.ts";
+import { wasRunning } from "./targets_file.ts";
 import { REPORT_VIEWS } from "./status.ts";
 
 export interface RouterHooks {
@@ -67,7 +69,7 @@ export function routerLog({ logLevel, logFormat }: Pick<RouterOptions, "logLevel
         // A full disk or a closed terminal is no reason to stop carrying frames.
       }
     },
-    wallClockMs: () => performance.timeOrigin + performance.now(),
+    wallClockMs: fineWallClock(SYSTEM_CLOCK),
   });
 }
 
@@ -124,7 +126,7 @@ class Router implements RouterControl, AsyncDisposable {
     });
     owned.defer(() => api.stop());
     await targets.start({ restarted: wasRunning(dbPrefix), resume: this.#o.resume, given: this.#o.targets });
-    await markRunning(dbPrefix);
+    await targets.markRunning();
     this.#listenToSignals();
     this.#ready = true;
   }
@@ -157,7 +159,7 @@ class Router implements RouterControl, AsyncDisposable {
       clockAheadMs: (id) => loop.clockAheadMs(id),
       ready: this.#ready,
       unresolved: targets.unresolved,
-      warnings: watch.warnings,
+      warnings: [...targets.warnings, ...watch.warnings],
       ipam: ipam?.report(),
       dns: dns?.report(),
     });
@@ -377,12 +379,22 @@ async function prepareHost({ options, plumbing, name, owned }: PrepareOptions) {
     mtu,
     port,
     dockerBridge,
-    openTap: (tapName) => owned.use(openTap(tapName)),
+    openTap: (tapName) => owned.use(openOwnTap(tapName)),
     ...(httpAddr?.transport === "tcp" ? { controlPort: httpAddr.port } : {}),
     ...(dockerBridgeIp === undefined ? {} : { dockerBridgeIp }),
   };
   const { tap }: HostStart<Tap> = await startHost(watchedHost);
   return { tap, mtu, watchedHost };
+}
+
+/** Who keeps its state elsewhere and listens elsewhere is found out here. */
+function openOwnTap(name: string): Tap {
+  try {
+    return openTap(name);
+  } catch (error) {
+    if (!(error instanceof SysError) || error.errnoName !== "EBUSY") throw error;
+    throw new OperationError(`Another weave router runs on this host: ${error.message}`, 1, { cause: error });
+  }
 }
 
 function nonZero(random: SystemRandom): bigint {

@@ -57,6 +57,19 @@ for (
   });
 }
 
+Deno.test("a peer that floods us with messages of the carrier does not keep the main thread busy", async () => {
+  await using a = await Host.start(A), b = await Host.start(B);
+  connect(a, b, undefined);
+  for (let i = 0; i < 400; i++) b.datapath.sendSpecial(0, 1, { frameOctets: 22, df: true, uid: 1n });
+  const told = () => a.events.length, lost = () => a.datapath.counters().drops.eventLost;
+  await until(() => told() >= 64 && lost() >= 64); // the kernel may lose some on the way
+  assert.ok(told() >= 64 && told() <= 128, `${told()} in a second or the turn of one`);
+  // Frames pass meanwhile.
+  const hello = frame("ffffffffffff", "06000000000b", 60);
+  b.tap.write(hello);
+  assert.deepEqual(await a.tap.read(), hello);
+});
+
 Deno.test("forgetPeer() and new routes empty the fdb of a peer", async () => {
   await using a = await Host.start(A), b = await Host.start(B);
   connect(a, b, undefined);

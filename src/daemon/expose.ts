@@ -1,4 +1,4 @@
-/** `expose` and `hide`: gives the host itself addresses on the overlay (parity 6.6, 6.7). Also behind `POST /expose`. */
+/** `expose` and `hide`: gives the host itself addresses on the overlay. Also behind `POST /expose`. */
 import { type Cidr, formatCidr } from "../lib/ip.ts";
 import { announceAddress } from "../host/arp.ts";
 import { findBridge } from "../host/bridge.ts";

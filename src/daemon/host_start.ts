@@ -1,7 +1,7 @@
 /** What the router does to its host when it starts: everything by difference, so that what a former router left is adopted. */
 import type { Ipv4 } from "../lib/ip.ts";
 import type { Mac, PeerName } from "../lib/mac.ts";
-import { ensureBridge, ensureTapPort, fixBridgeMac, TAP_PORT } from "../host/bridge.ts";
+import { ensureBridge, ensureTapPort, fixBridgeMac, plugContainersIn, TAP_PORT } from "../host/bridge.ts";
 import type { FirewallOptions } from "../host/firewall.ts";
 import { Links } from "../host/links.ts";
 import { restoreExposures } from "./expose.ts";
@@ -40,7 +40,10 @@ export async function startHost<Tap>(options: HostStartOptions<Tap>): Promise<Ho
     const tap = openTap(TAP_PORT);
     ensureTapPort(links, { bridge, name: TAP_PORT, mtu });
     fixBridgeMac(links, options.dockerBridge, randomMac);
-    if (created) await restoreExposures(plumbing, links);
+    if (created) {
+      plugContainersIn(links, bridge);
+      await restoreExposures(plumbing, links);
+    }
     const firewall = firewallOptions(links, options);
     await plumbing.refreshFirewall(links, firewall);
     return { tap, adopted: !created, firewall };

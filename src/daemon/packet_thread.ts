@@ -1,5 +1,3 @@
-/// <reference no-default-lib="true" />
-/// <reference lib="deno.worker" />
 /**
  * Entry of the packet thread's worker. One message starts it; from then on it blocks in epoll_wait, and no message reaches it until it
  * ends.
@@ -7,9 +5,17 @@
 import type { FromThread, StartMessage } from "./packet_messages.ts";
 import { PacketLoop } from "./packet_loop.ts";
 
-const tell = (message: FromThread) => self.postMessage(message);
+/** What a worker's global scope has; the checker's own declaration of it would replace everybody else's. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<StartMessage>) => void) | null;
+  postMessage(message: FromThread): void;
+  close(): void;
+}
 
-self.onmessage = async (event: MessageEvent<StartMessage>) => {
+const scope = globalThis as unknown as WorkerScope;
+const tell = (message: FromThread) => scope.postMessage(message);
+
+scope.onmessage = async (event) => {
   try {
     const loop = await PacketLoop.open(event.data, () => tell({ type: "events" }));
     tell({ type: "started", secretBox: loop.secretBox });
@@ -18,5 +24,5 @@ self.onmessage = async (event: MessageEvent<StartMessage>) => {
   } catch (error) {
     tell({ type: "crashed", message: error instanceof Error ? error.stack ?? error.message : String(error) });
   }
-  self.close();
+  scope.close();
 };

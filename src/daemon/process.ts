@@ -125,7 +125,13 @@ export async function startRouter(options: StartOptions): Promise<Started> {
     detached: true,
   }).spawn();
   const process = processId(child.pid);
-  if (process !== undefined) await write(supervisorFile(runDir), { ...record, process });
+  try {
+    if (process !== undefined) await write(supervisorFile(runDir), { ...record, process });
+  } catch (error) {
+    // Nobody would find it again.
+    signal(process, "SIGKILL", { group: true });
+    throw error;
+  }
   return {
     ended: child.status.then(({ code }) => code),
     confirm: () => restart && signal(process, "SIGUSR1"),

@@ -1,4 +1,4 @@
-/** `ps`: who is plugged into the bridge (parity 1.5). */
+/** `ps`: who is plugged into the bridge. */
 import { formatMac, type Mac } from "../lib/mac.ts";
 import { type Cidr, formatCidr } from "../lib/ip.ts";
 import { OperationError } from "../lib/errors.ts";

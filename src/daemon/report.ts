@@ -1,5 +1,5 @@
 /** Puts the snapshot together that status, report and metrics are made of. Cheap: it copies what the cores have at hand. */
-import { formatCidr, formatEndpoint } from "../lib/ip.ts";
+import { formatCidr, formatEndpoint, formatIpv4 } from "../lib/ip.ts";
 import { formatMac, type PeerName } from "../lib/mac.ts";
 import type { ConnectionId, ConnectionStatus, Mesh } from "../mesh/mesh.ts";
 import type { PeerRecord } from "../wire/topology.ts";
@@ -18,6 +18,7 @@ import {
   type PeerReport,
   type Report,
   type RouterReport,
+  type TurnedAwayReport,
 } from "./status.ts";
 
 export interface ReportSources {
@@ -86,6 +87,8 @@ function routerReport(s: ReportSources): RouterReport {
     BridgeMTU: s.bridgeMtu,
     Drops: drops,
     Totals: totals,
+    Unresolved: s.unresolved,
+    TurnedAway: turnedAwayReport(s),
     Warnings: s.warnings,
   };
 }
@@ -105,6 +108,15 @@ function peerReport(peer: PeerRecord, nickName: (name: PeerName) => string): Pee
       Established: c.established,
     })),
   };
+}
+
+function turnedAwayReport({ mesh, clock }: ReportSources): TurnedAwayReport[] {
+  const now = clock.monotonicMs();
+  return mesh.turnedAway(now).map(({ address, reason, at }) => ({
+    Address: formatIpv4(address),
+    Reason: reason,
+    SecondsAgo: Math.round((now - at) / 1000),
+  }));
 }
 
 function connectionReport(connection: ConnectionStatus, s: ReportSources): ConnectionReport {

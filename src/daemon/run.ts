@@ -1,4 +1,4 @@
-/** `run`: starts a container of Docker, then attaches it (parity 1.8). */
+/** `run`: starts a container of Docker, then attaches it. */
 import { OperationError } from "../lib/errors.ts";
 import { dockerRun } from "../host/docker.ts";
 import { attach, type AttachOptions, type AttachResult } from "./attach.ts";

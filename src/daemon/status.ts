@@ -188,8 +188,19 @@ export interface RouterReport {
   readonly Drops: Readonly<Record<string, number>>;
   /** What the packet thread counted otherwise: names of src/datapath/counters.ts. */
   readonly Totals: Readonly<Record<string, number>>;
+  /** Targets whose names cannot be looked up so far. */
+  readonly Unresolved: readonly string[];
+  /** Who wanted to connect with us in the last minutes and may not, the last one first. */
+  readonly TurnedAway: readonly TurnedAwayReport[];
   /** What an operator must know, a plain line each. */
   readonly Warnings: readonly string[];
+}
+
+export interface TurnedAwayReport {
+  /** Without its port, which is another one each time. */
+  readonly Address: string;
+  readonly Reason: string;
+  readonly SecondsAgo: number;
 }
 
 export interface PeerReport {
@@ -291,7 +302,13 @@ function goTime(unixMs: number): string {
 }
 
 /** Lists that the JSON shows as lists also when they are empty; all others are null then, as in Weave Net 2.8. */
-const ALWAYS_LISTS: ReadonlySet<string> = new Set(["TrustedSubnets", "Warnings", "Extensions"]);
+const ALWAYS_LISTS: ReadonlySet<string> = new Set([
+  "TrustedSubnets",
+  "Unresolved",
+  "TurnedAway",
+  "Warnings",
+  "Extensions",
+]);
 
 /** Everything the API says of a report. */
 export const REPORT_VIEWS: ReportViews = {

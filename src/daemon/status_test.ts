@@ -63,7 +63,21 @@ Deno.test("text() of the connections view names relays, and what UDP may hang on
   const lines = REPORT_VIEWS.text("connections", busyReport()).trimEnd().split("\n");
   assert.deepEqual(lines.slice(5), [
     "   relayed   ee:38:33:a7:d9:71(host3) via ea:2d:b2:e6:e4:f5(host2)",
-    "   hint      no UDP packet from ee:38:33:a7:d9:71(host3) came through yet; let UDP port 6783 pass both ways",
+    "   hint      UDP packets to and from ee:38:33:a7:d9:71(host3) do not come through; let UDP port 6783 pass both ways",
+    "   hint      no address is known for host15; it is looked up again every few seconds",
+    "   hint      192.168.48.17 was turned away 12 s ago: its password is another than ours",
+  ]);
+});
+
+Deno.test("text() of the connections view says in plain words that passwords differ", () => {
+  const why = "no password specificed, but peer requested an encrypted connection";
+  const report = lonelyReport({
+    Connections: [target("192.0.2.1:6783", "failed", failedInfo(why, 0)), target("192.0.2.2:6783", "retrying", "EOF")],
+    TurnedAway: [{ Address: "192.0.2.3", Reason: "no overlays in common with peer", SecondsAgo: 1 }],
+  });
+  assert.deepEqual(REPORT_VIEWS.text("connections", report).trimEnd().split("\n").slice(2), [
+    "   hint      192.0.2.1 cannot be joined: it has a password, and we have none",
+    "   hint      192.0.2.3 was turned away 1 s ago: no overlays in common with peer",
   ]);
 });
 
@@ -106,7 +120,7 @@ Deno.test("text() of the connections view adds no line that a filter takes for a
   const Connections = report.Router.Connections.map((connection) => ({ ...connection, Clocks }));
   const lines = REPORT_VIEWS.text("connections", busyReport({ Connections, BridgeMTU: 1500 })).trimEnd().split("\n");
   const notes = lines.slice(Connections.length);
-  assert.equal(notes.length, 8);
+  assert.equal(notes.length, 10);
   const words = /->|<-|established|pending|retrying|failed|connecting|sleeve|fastdp|encrypted|mtu=|\d:\d{4,5}\b/;
   for (const note of notes) assert.doesNotMatch(note, words);
 });
@@ -239,7 +253,7 @@ Deno.test("report() has Weave Net's fields in its order, numbers whole and null 
     Object.keys(router).join(),
     "Protocol,ProtocolMinVersion,ProtocolMaxVersion,Encryption,PeerDiscovery,Name,NickName,Port,Peers,UnicastRoutes," +
       "BroadcastRoutes,Connections,TerminationCount,Targets,OverlayDiagnostics,TrustedSubnets,Interface,CaptureStats," +
-      "MACs,SecretBox,BridgeMTU,Drops,Totals,Warnings",
+      "MACs,SecretBox,BridgeMTU,Drops,Totals,Unresolved,TurnedAway,Warnings",
   );
   assert.equal(router.Connections, null);
   assert.equal(router.Targets, null);
@@ -273,8 +287,8 @@ Deno.test("json() of each view says what the text does", () => {
   const connections = read("connections", report);
   assert.equal(connections.Connections.length, 5);
   assert.deepEqual(connections.Relayed, [{ ...HOST3, Via: HOST2 }]);
-  assert.equal(connections.Notes.length, 1);
-  assert.match(connections.Notes[0], /^hint: no UDP packet/);
+  assert.equal(connections.Notes.length, 3);
+  assert.match(connections.Notes[0], /^hint: UDP packets to and from /);
   assert.equal(read("peers", report)[0].Name, OURS.Name);
   assert.deepEqual(read("targets", lonelyReport()), []);
 });

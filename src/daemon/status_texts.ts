@@ -373,8 +373,20 @@ function note(kind: Note["kind"] | "relayed" | "stranded" | "contested" | "twice
   return `   ${kind.padEnd(9)} ${text}`;
 }
 
-function connectionNotes(report: Report): Note[] {
-  return [...report.IPAM === undefined ? [] : addressNotes(report.IPAM), ...linkNotes(report)];
+/** What Weave Net 2.8 says of passwords, in plain words. */
+const PASSWORDS: Readonly<Record<string, string>> = {
+  "Unable to decrypt TCP msg": "its password is another than ours",
+  "password specified, but peer requested an unencrypted connection": "it has no password, and we have one",
+  "no password specificed, but peer requested an encrypted connection": "it has a password, and we have none",
+};
+
+function connectionNotes({ Router: router, IPAM: ipam }: Report): Note[] {
+  return [
+    ...ipam === undefined ? [] : addressNotes(ipam),
+    ...router.Connections.flatMap((connection) => notesOn(connection, router)),
+    ...router.Unresolved.map(unresolvedNote),
+    ...turnedAwayNotes(router),
+  ];
 }
 
 /** Why addresses keep peers apart, or wait for them. */
@@ -390,29 +402,39 @@ function addressNotes({ Conflicts: conflicts, Owners: owners, Paxos: paxos }: Ip
   return notes;
 }
 
-function linkNotes({ Router: router }: Report): Note[] {
-  return router.Connections.flatMap((connection) => {
-    const { Carrier: carrier, Attrs: attributes, Clocks: clocks, State: state } = connection;
-    const peer = carrier === null
-      ? connection.Address.replace(/:\d+$/, "")
-      : named({ Name: carrier.Peer, NickName: carrier.NickName });
-    const notes: Note[] = [];
-    if (clocks !== null) {
-      const text = `clocks are too far apart: ${clocks.Ours} here, ${clocks.Theirs} at ${peer}; set the wrong one`;
-      notes.push({ kind: "warning", text });
-    }
-    if (state === "pending") {
-      const text = `no UDP packet from ${peer} came through yet; let UDP port ${router.Port} pass both ways`;
-      notes.push({ kind: "hint", text });
-    }
-    const mtu = attributes?.mtu;
-    if (state === "established" && mtu !== undefined && mtu < router.BridgeMTU && router.BridgeMTU < UNLIMITED_MTU) {
-      const text = `path MTU to ${peer} is ${mtu}, below the bridge's ${router.BridgeMTU}, so large frames travel in ` +
-        `pieces; launch all routers with WEAVE_MTU=${mtu}, or let larger packets pass on the way`;
-      notes.push({ kind: "warning", text });
-    }
-    return notes;
+function unresolvedNote(name: string): Note {
+  return { kind: "hint", text: `no address is known for ${name}; it is looked up again every few seconds` };
+}
+
+function turnedAwayNotes(router: RouterReport): Note[] {
+  return router.TurnedAway.map(({ Address: address, Reason: reason, SecondsAgo: seconds }) => {
+    return { kind: "hint", text: `${address} was turned away ${seconds} s ago: ${PASSWORDS[reason] ?? reason}` };
   });
+}
+
+function notesOn(connection: ConnectionReport, router: RouterReport): Note[] {
+  const { Carrier: carrier, Attrs: attributes, Clocks: clocks, State: state } = connection;
+  const peer = carrier === null
+    ? connection.Address.replace(/:\d+$/, "")
+    : named({ Name: carrier.Peer, NickName: carrier.NickName });
+  const notes: Note[] = [];
+  const aboutPasswords = carrier === null ? PASSWORDS[connection.Info.replace(/, retry: .*/, "")] : undefined;
+  if (aboutPasswords !== undefined) notes.push({ kind: "hint", text: `${peer} cannot be joined: ${aboutPasswords}` });
+  if (clocks !== null) {
+    const text = `clocks are too far apart: ${clocks.Ours} here, ${clocks.Theirs} at ${peer}; set the wrong one`;
+    notes.push({ kind: "warning", text });
+  }
+  if (state === "pending") {
+    const text = `UDP packets to and from ${peer} do not come through; let UDP port ${router.Port} pass both ways`;
+    notes.push({ kind: "hint", text });
+  }
+  const mtu = attributes?.mtu;
+  if (state === "established" && mtu !== undefined && mtu < router.BridgeMTU && router.BridgeMTU < UNLIMITED_MTU) {
+    const text = `path MTU to ${peer} is ${mtu}, below the bridge's ${router.BridgeMTU}, so large frames travel in ` +
+      `pieces; launch all routers with WEAVE_MTU=${mtu}, or let larger packets pass on the way`;
+    notes.push({ kind: "warning", text });
+  }
+  return notes;
 }
 
 function peerLines(peer: PeerReport): string[] {

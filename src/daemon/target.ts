@@ -15,7 +15,7 @@ export interface Target {
   readonly docker: DockerContainer | undefined;
 }
 
-/** Rejects with the wordings of parity 1.2. */
+/** Rejects with the wordings of Weave Net 2.8. */
 export async function findTarget(reference: string): Promise<Target> {
   const parsed = parseContainerReference(reference);
   switch (parsed.kind) {

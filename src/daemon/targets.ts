@@ -8,7 +8,7 @@ import type { Mesh } from "../mesh/mesh.ts";
 import type { ConnectResult } from "../api/types.ts";
 import type { StoreFile } from "../host/store.ts";
 import { resolveTargets } from "./resolve_targets.ts";
-import { targetsFile } from "./targets_file.ts";
+import { markRunning, targetsFile } from "./targets_file.ts";
 
 export interface TargetsOptions {
   /** P of the state files `P-*`. */
@@ -36,6 +36,8 @@ export class Targets {
   readonly #o: TargetsOptions;
   readonly #file: StoreFile<readonly string[]>;
   readonly #unresolved = new Set<string>();
+  /** What could not be stored, and why. */
+  readonly #troubles = new Map<"targets" | "marker", string>();
   #timer: number | undefined;
   #stopped = false;
 
@@ -49,6 +51,16 @@ export class Targets {
     return [...this.#unresolved];
   }
 
+  /** What an operator should know, a line each. */
+  get warnings(): readonly string[] {
+    return [...new Set(this.#troubles.values())].map((why) => `What a restart should know is not stored: ${why}`);
+  }
+
+  /** The next start is a restart, unless somebody stops this router. */
+  async markRunning(): Promise<void> {
+    await this.#keep("marker", () => markRunning(this.#o.prefix));
+  }
+
   /** Begins with the stored targets where the last router was not stopped or that is asked for, else with those given. */
   async start({ restarted, resume, given }: StartOptions): Promise<void> {
     const stored = restarted || resume ? await this.#file.read() : undefined;
@@ -56,7 +68,7 @@ export class Targets {
     if (stored === undefined) log.info("launch detected", { value: given.join(" ") });
     else log.info("restart or resume detected", { value: stored.join(" ") });
     const { errors } = await this.#add(stored ?? given, true);
-    for (const error of errors) log.warn("target left out", { reason: error });
+    for (const error of errors) log.warn("target cannot be dialled", { reason: error });
     await this.#write();
   }
 
@@ -105,10 +117,18 @@ export class Targets {
   }
 
   async #write(): Promise<void> {
+    await this.#keep("targets", () => this.#file.write([...this.#o.mesh.targets(), ...this.#unresolved]));
+  }
+
+  /** A disk that is full or must not be written costs the next router its memory, but not this one its life. */
+  async #keep(what: "targets" | "marker", write: () => Promise<void>): Promise<void> {
     try {
-      await this.#file.write([...this.#o.mesh.targets(), ...this.#unresolved]);
+      await write();
+      this.#troubles.delete(what);
     } catch (error) {
-      this.#o.log.warn("targets not stored", { error: (error as Error).message });
+      const { message } = error as Error;
+      this.#troubles.set(what, message);
+      this.#o.log.warn("state not stored", { error: message });
     }
   }
 }

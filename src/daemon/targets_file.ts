@@ -26,10 +26,19 @@ export function targetsFile(prefix: string): StoreFile<readonly string[]> {
   return new StoreFile(`${prefix}-targets.json`, TARGETS);
 }
 
+/** Whether a router ever ran here, since the last reset. */
+export function hasState(prefix: string): boolean {
+  return exists(targetsFile(prefix).path);
+}
+
 /** Whether the last router here was not stopped. */
 export function wasRunning(prefix: string): boolean {
+  return exists(markerFile(prefix));
+}
+
+function exists(path: string): boolean {
   try {
-    Deno.statSync(markerFile(prefix));
+    Deno.statSync(path);
     return true;
   } catch {
     return false;

@@ -66,6 +66,22 @@ Deno.test("Targets keeps a name that nobody knows yet, and does not store what c
   }
 });
 
+Deno.test("Targets goes on where nothing can be stored, and says so until something can", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "weave-targets-" });
+  try {
+    await Deno.mkdir(`${folder}/weave-targets.json/in-the-way`, { recursive: true });
+    await using one = await start(folder, { restarted: false, resume: false, given: ["192.0.2.1"] });
+    await one.targets.markRunning();
+    assert.deepEqual(one.mesh.targets(), ["192.0.2.1"]);
+    assert.match(one.targets.warnings.join(), /^What a restart should know is not stored: .*weave-targets\.json/);
+    await Deno.remove(`${folder}/weave-targets.json`, { recursive: true });
+    await one.targets.connect(["192.0.2.2"], false);
+    assert.deepEqual(one.targets.warnings, []);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 async function start(folder: string, options: { restarted: boolean; resume: boolean; given: readonly string[] }) {
   const mesh = new Mesh({
     name: 1 as PeerName,

@@ -11,7 +11,8 @@
  * Open addressing with linear probing; a deletion moves followers back, so that no search needs to pass over gravestones.
  * Entries and entries per peer are limited: a peer, or a container that invents addresses, cannot push out those of others.
  */
-import { type Mac } from "../lib/mac.ts";
+import type { Mac } from "../lib/mac.ts";
+import { hashName } from "./name_hash.ts";
 
 const SLOTS = 32768;
 const MASK = SLOTS - 1;
@@ -57,7 +58,7 @@ export class Fdb {
   /** Index of the peer that has the address, or -1. */
   lookup(high: number, low: number): number {
     const words = this.#words;
-    for (let slot = hash(high, low);; slot = (slot + 1) & MASK) {
+    for (let slot = hashName(high, low) & MASK;; slot = (slot + 1) & MASK) {
       const at = HEADER_WORDS + slot * ENTRY_WORDS;
       const state = words[at + 1]!;
       if (state === 0) return -1;
@@ -68,7 +69,7 @@ export class Fdb {
   /** Notes that the address was seen at `peer`. @param force move it there if it was elsewhere */
   learn(high: number, low: number, peer: number, nowS: number, force: boolean): number {
     const words = this.#words;
-    let slot = hash(high, low);
+    let slot = hashName(high, low) & MASK;
     for (;; slot = (slot + 1) & MASK) {
       const at = HEADER_WORDS + slot * ENTRY_WORDS;
       const state = words[at + 1]!;
@@ -135,7 +136,7 @@ export class Fdb {
     for (let next = (gap + 1) & MASK;; next = (next + 1) & MASK) {
       const from = HEADER_WORDS + next * ENTRY_WORDS;
       if (words[from + 1] === 0) break;
-      const home = hash(words[from + 1]! & 0xffff, words[from]!);
+      const home = hashName(words[from + 1]! & 0xffff, words[from]!) & MASK;
       if (((next - home) & MASK) < ((next - gap) & MASK)) continue;
       const to = HEADER_WORDS + gap * ENTRY_WORDS;
       words.copyWithin(to, from, from + ENTRY_WORDS);
@@ -174,9 +175,4 @@ export function listFdb(memory: ArrayBufferLike): FdbEntry[] {
     });
   }
   return entries;
-}
-
-function hash(high: number, low: number): number {
-  const mixed = Math.imul(low ^ Math.imul(high, 0x9e3779b1), 0x85ebca6b);
-  return (mixed ^ mixed >>> 15) & MASK;
 }

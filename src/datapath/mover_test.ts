@@ -264,6 +264,19 @@ Deno.test("a message of the carrier is never sent in a run with others", () => {
   ]);
 });
 
+Deno.test("frames that are alike go the same way, whatever comes between them", () => {
+  const mesh = chain(false);
+  const frame = toHex(ipv4Frame(AT_C, AT_A, 60)), all = toHex(ipv4Frame(ALL, AT_A, 60));
+  const a = "02aa00000001", b = "02bb00000002", c = "02cc00000003", x = "02ee00000009";
+  const relayed = a + c + "003c" + frame;
+  for (const between of [a + b + "003c" + all, a + x + "003c" + frame, x + b + "003c" + frame]) {
+    mesh.b.datagram(fromHex(a + relayed + between + relayed));
+    const sent = mesh.b.flush().map((p) => toHex(p.octets)).join("");
+    assert.equal(sent.split(relayed).length, 3, sent);
+    mesh.b.injected();
+  }
+});
+
 Deno.test("special frames reach the listener with their address", () => {
   const mesh = chain(false);
   mesh.a.builder.addSpecial(0, CLASS_DF, 22, 0x01234567, 0x89abcdef);

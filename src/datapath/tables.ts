@@ -22,6 +22,7 @@
  */
 import { NO_PEER, type PeerName } from "../lib/mac.ts";
 import type { Endpoint } from "../lib/ip.ts";
+import { hashName } from "./name_hash.ts";
 
 /** Connections there may be at one time. */
 export const SLOTS = 1024;
@@ -336,22 +337,17 @@ class NameIndex {
   }
 
   find(high: number, low: number): number {
-    for (let i = hash(high, low) & this.#mask;; i = (i + 1) & this.#mask) {
+    for (let i = hashName(high, low) & this.#mask;; i = (i + 1) & this.#mask) {
       const value = this.#value[i]!;
       if (value < 0 || (this.#low[i] === low && this.#high[i] === high)) return value;
     }
   }
 
   put(high: number, low: number, value: number): void {
-    let i = hash(high, low) & this.#mask;
+    let i = hashName(high, low) & this.#mask;
     while (this.#value[i]! >= 0 && (this.#low[i] !== low || this.#high[i] !== high)) i = (i + 1) & this.#mask;
     this.#high[i] = high;
     this.#low[i] = low;
     this.#value[i] = value;
   }
-}
-
-function hash(high: number, low: number): number {
-  const mixed = Math.imul(low ^ Math.imul(high, 0x9e3779b1), 0x85ebca6b);
-  return mixed ^ mixed >>> 15;
 }

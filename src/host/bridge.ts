@@ -13,11 +13,14 @@ export const TAP_PORT = "vethwe-bridge";
 /** What every port of ours is called: `vethwepl…`, `vethwe-bridge`, and what Weave's other commands make. */
 export const PORT_PREFIX = "vethwe";
 
+/** The host's ends of containers' links. */
+export const CONTAINER_PORT_PREFIX = `${PORT_PREFIX}pl`;
+
 /** The kernel gives a TAP no more. */
 const TAP_MTU_LIMIT = 65521;
-/** An IPv4 packet can be no larger; Weave's MTU without fast datapath (parity 5.9). */
+/** An IPv4 packet can be no larger; Weave Net 2.8's MTU without fast datapath. */
 const SLEEVE_MTU = 65535;
-/** 1460 of the underlay less VXLAN and ESP (parity 5.9). */
+/** 1460 of the underlay less VXLAN and ESP: Weave Net 2.8's MTU. */
 const DEFAULT_MTU = 1376;
 
 /** MTU of bridge and containers. @param options `WEAVE_MTU` or `--mtu`, and `WEAVE_NO_FASTDP` or `--no-fastdp` */
@@ -116,7 +119,33 @@ export function ensureTapPort(
   return present(links, options.name);
 }
 
-/** `docker0` changes its MAC with its ports, and containers forget their gateway, unless somebody gave it one for good (parity 6.5). */
+/** Whether the bridge is up and the router's port plugged into it. */
+export function bridgeIntact(links: Links, name: string): boolean {
+  const bridge = links.find(name);
+  const tap = links.find(TAP_PORT);
+  return bridge !== undefined && bridge.up && tap !== undefined && tap.up && tap.master === bridge.index;
+}
+
+/** Ports of containers that were attached under a larger MTU than the bridge's: it drops what they send in larger frames. */
+export function portsAboveMtu(links: Links, name: string): Link[] {
+  const bridge = links.find(name);
+  if (bridge === undefined) return [];
+  return links.list().filter((link) =>
+    link.master === bridge.index && link.name.startsWith(CONTAINER_PORT_PREFIX) && link.mtu > bridge.mtu
+  );
+}
+
+/** Plugs in again what a bridge that is gone left plugged in nowhere. */
+export function plugContainersIn(links: Links, name: string): void {
+  const bridge = present(links, name);
+  for (const link of links.list()) {
+    if (!link.name.startsWith(CONTAINER_PORT_PREFIX) || link.kind !== "veth" || link.master !== undefined) continue;
+    links.change({ index: link.index, master: bridge.index }, `plug "${link.name}" into "${name}"`);
+    links.setPort(links.byIndex(link.index) ?? link, { hairpin: true });
+  }
+}
+
+/** `docker0` changes its MAC with its ports, and containers forget their gateway, unless somebody gave it one for good. */
 export function fixBridgeMac(links: Links, name: string, random: () => Mac): boolean {
   const link = links.find(name);
   if (link === undefined || link.kind !== "bridge" || assignedByHand(link)) return false;
@@ -135,7 +164,7 @@ function assignedByHand(link: Link): boolean {
   }
 }
 
-/** The bridge, for an operation that needs it (parity 1.2). */
+/** The bridge, for an operation that needs it. */
 export function findBridge(links: Links, name: string): Link {
   const bridge = links.find(name);
   if (bridge === undefined || bridge.kind !== "bridge") {
@@ -151,7 +180,7 @@ function present(links: Links, name: string): Link {
 }
 
 /**
- * Tells the log of what an administrator should know (parity 6.5): hairpin mode on the router's port, at start and when it changes,
+ * Tells the log of what an administrator should know: hairpin mode on the router's port, at start and when it changes,
  * and the bridge going down. The owner waits for `fd` to become readable and then calls `handleReadable`.
  */
 export class BridgeWatch implements Disposable {

@@ -36,3 +36,18 @@ function readText(path: string): string {
     return "";
   }
 }
+
+/** What the wall clock counts in. */
+const STEP_MS = 1;
+
+/** The wall clock, with fractions of a millisecond; goes where it is set. */
+export function fineWallClock({ wallMs, monotonicMs }: Clock): () => number {
+  let ahead = wallMs() - monotonicMs();
+  return () => {
+    const wall = wallMs();
+    const fine = ahead + monotonicMs();
+    if (Math.abs(fine - wall) <= STEP_MS) return fine;
+    ahead += wall - fine;
+    return wall;
+  };
+}

@@ -1,5 +1,5 @@
 /**
- * The link of a container: a veth with one end in the bridge and the other, `ethwe`, in the container's namespace (parity 6.2, 6.3).
+ * The link of a container: a veth with one end in the bridge and the other, `ethwe`, in the container's namespace.
  * Only what concerns a single namespace; `daemon/attach.ts` puts the steps together.
  */
 import type { Fd } from "../../ffi/fd.ts";
@@ -143,7 +143,7 @@ export function prepareContainerLink(
   }
 }
 
-/** Multicast goes through the overlay (parity 6.3, 7.9), unless another interface has such a route. */
+/** Multicast goes through the overlay, unless another interface has such a route. */
 export function addMulticastRoute(container: ContainerNetns, link: ContainerLink): void {
   container.links.addRoute({ destination: MULTICAST, link: link.inside.index });
 }

@@ -1,5 +1,5 @@
 /**
- * The rules of Weave Net in the host's packet filter (parity 6.6): what they are (pure), and how they get there (iptables programs
+ * The rules of Weave Net in the host's packet filter: what they are (pure), and how they get there (iptables programs
  * of the variant that Docker uses). Desired state against actual, one transaction per table; doing it twice changes nothing.
  *
  * FORWARD, from the top          WEAVE-EXPOSE                nat WEAVE, per exposed subnet
@@ -10,7 +10,7 @@
  *   replies to weave  ACCEPT
  *
  * Where two disjoint subnets are exposed, the host could be used as a router between them (`weave → weave ACCEPT` is meant for
- * bridged frames, which pass here where br_netfilter is on). Subnets stay apart (parity 6.7): a chain of ours, `weave-isolate`, drops
+ * bridged frames, which pass here where br_netfilter is on). Subnets stay apart: a chain of ours, `weave-isolate`, drops
  * what goes from one exposed subnet to another.
  */
 import { OperationError } from "../lib/errors.ts";
@@ -425,7 +425,7 @@ function sameRecord(a: FirewallRecord | undefined, b: FirewallRecord): boolean {
 }
 
 /**
- * Makes a container's INPUT keep multicast within its subnets (parity 6.3): on top an ACCEPT for each, at the end a DROP; without
+ * Makes a container's INPUT keep multicast within its subnets: on top an ACCEPT for each, at the end a DROP; without
  * any subnet none of them. Resolves to false where no iptables can be used there, which costs nothing but this isolation.
  */
 export async function ensureMulticastRules(

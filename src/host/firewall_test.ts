@@ -191,7 +191,7 @@ inOwnNamespace(import.meta.url, () => {
 
 const WITH_DOCKER: FirewallOptions = { ...DEFAULT_FIREWALL, dockerBridgeIp: parseIpv4("172.17.0.1")! };
 
-/** From parity 6.6, as `iptables -S` prints it. */
+/** Those of Weave Net 2.8, as `iptables -S` prints it. */
 const FORWARD = [
   "-i docker0 -o weave -j DROP",
   "-i weave -o weave -j ACCEPT",

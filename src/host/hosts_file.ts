@@ -1,4 +1,4 @@
-/** The `/etc/hosts` of a container, so that it finds itself by its overlay address (parity 7.5). */
+/** The `/etc/hosts` of a container, so that it finds itself by its overlay address. */
 import { formatIpv4, type Ipv4 } from "../lib/ip.ts";
 import { OptionError } from "../lib/errors.ts";
 

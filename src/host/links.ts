@@ -219,7 +219,7 @@ export function readSysctl(path: string): number | undefined {
 }
 
 /**
- * Settings of the bridge and of every `ethwe` (parity 6.4). An address that moved to another container must answer within the two
+ * Settings of the bridge and of every `ethwe`. An address that moved to another container must answer within the two
  * seconds that users and tests wait for a ping; taking away one address of a subnet must not take the others along for a moment;
  * and router advertisements on the overlay concern nobody.
  */

@@ -1,6 +1,7 @@
 /** References to network namespaces: how a user names one, what identifies it, and where to find it again. */
 import { resolve } from "node:path";
 import { OperationError } from "../lib/errors.ts";
+import { CONTAINER_PORT_PREFIX } from "./bridge.ts";
 
 /** What the user wrote for a container. */
 export type ContainerReference =
@@ -62,12 +63,12 @@ export function netnsId(netns: Netns): string {
 }
 
 /**
- * Interface names for the two ends of a container's link (parity 6.2). A namespace has its inode in base 62 behind an `n`, at most 7
+ * Interface names for the two ends of a container's link. A namespace has its inode in base 62 behind an `n`, at most 7
  * characters for the 32 bits that the kernel gives; no PID looks like that.
  */
 export function vethNames(owner: { pid: number } | Netns): { host: string; peer: string } {
   const id = "pid" in owner ? String(owner.pid) : `n${base62(owner.inode)}`;
-  return { host: `vethwepl${id}`, peer: `vethwepg${id}` };
+  return { host: `${CONTAINER_PORT_PREFIX}${id}`, peer: `vethwepg${id}` };
 }
 
 const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

@@ -13,7 +13,10 @@ export class ProtocolError extends Error {
   override readonly name = "ProtocolError";
 }
 
-/** Something the user can mend: a wrong flag, argument or environment variable. Exit status 2 unless parity says 1. */
+/**
+ * Something the user can mend: a wrong flag, argument or environment variable. Exit status 1, as from Weave Net 2.8; 2 of commands
+ * that it does not have.
+ */
 export class OptionError extends Error {
   override readonly name = "OptionError";
   /** @param option name of the flag without dashes, where one is to blame */
@@ -30,3 +33,16 @@ export class OperationError extends Error {
     super(message, options);
   }
 }
+
+/** What an HTTP client exits with where it cannot connect, and commands with it. */
+const NOT_CONNECTED = 7;
+
+/** Nobody listens where the router should. */
+export class RouterAbsentError extends OperationError {
+  constructor(exitStatus = NOT_CONNECTED, options?: ErrorOptions) {
+    super("weave is not present. Have you launched it?", exitStatus, options);
+  }
+}
+
+/** The router is there and does not answer: what it would have said is unknown. */
+export class NoAnswerError extends OperationError {}

@@ -100,7 +100,7 @@ export class FrameMemory {
 const WIDE_SUM_OCTETS = 32;
 
 /** `FrameMemory.sum()` in JavaScript alone. 1,324 octets take 130 ns when aligned to 4. */
-export function sumOctets(m: FrameMemory, at: number, length: number): number {
+function sumOctets(m: FrameMemory, at: number, length: number): number {
   if ((at & 1) !== 0) return length > 0 ? sumFromOdd(m, at, length) : 0;
   const end = at + length;
   let i = at;

@@ -48,7 +48,7 @@ export function parseCidr(text: string): Cidr | undefined {
 }
 
 /** Netmask of a prefix length, as u32. */
-export function netmask(prefixLength: number): Ipv4 {
+function netmask(prefixLength: number): Ipv4 {
   return prefixLength === 0 ? 0 : (0xffffffff << (32 - prefixLength)) >>> 0;
 }
 

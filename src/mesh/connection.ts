@@ -24,16 +24,18 @@ export const DIAL_MS = 10_000;
 /** How long an introduction may take; the session's own limits are 10 s and 60 s, and say more clearly what is missing. */
 export const INTRODUCTION_MS = 75_000;
 
-export const HEARTBEAT_MS = 30_000;
-export const SILENCE_MS = 60_000;
-export const PROBE_MS = 500;
-export const PROBE_SILENCE_MS = 2_000;
+const HEARTBEAT_MS = 30_000;
+const SILENCE_MS = 60_000;
+const PROBE_MS = 500;
+const PROBE_SILENCE_MS = 2_000;
 
 /** How long a socket may take nothing before its peer counts as one that cannot be kept up with. */
 const STUCK_MS = 60_000;
 
 /** Octets that may wait for a socket that takes nothing: a longest message, and a little more. */
-export const MAX_WAITING_OCTETS = 12 << 20;
+const MAX_WAITING_OCTETS = 12 << 20;
+
+export const OVERLOADED = "cannot keep up: too much waits to be sent";
 
 /** What both sides agreed on, once the peer is introduced. */
 export interface Introduction {

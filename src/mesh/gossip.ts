@@ -11,7 +11,7 @@ export interface GossipData {
   merge(later: GossipData): GossipData;
   /** Payloads, each a message of its own. */
   encode(): readonly Payload[];
-  /** Octets that it holds while it waits; left out where merging keeps it from growing. */
+  /** Octets that it holds while it waits; left out where they are few, however much is merged. */
   readonly heldOctets?: number;
 }
 

@@ -8,7 +8,7 @@ import { formatMac, NO_PEER, type PeerName } from "../lib/mac.ts";
 import type { Random } from "../lib/random.ts";
 import type { Instant } from "../lib/time.ts";
 import { type Message, type Payload, topologyOf } from "../wire/control.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, OVERLOADED } from "./connection.ts";
 import { compareSummary, digestOf, summaryOf } from "./digest.ts";
 import { type GossipData, GossipSlots } from "./gossip.ts";
 import { MAX_PEERS, type MergeResult, type Peers } from "./peers.ts";
@@ -68,6 +68,8 @@ export class GossipHub {
   /** What waits for routes, by the neighbour who is not to hear it. */
   readonly #deferredGossip = new Map<PeerName, GossipSlots>();
   #deferredBroadcasts = new GossipSlots();
+  #digest = 0n;
+  #digestGeneration = -1;
 
   constructor(around: HubSurroundings) {
     this.#around = around;
@@ -165,7 +167,7 @@ export class GossipHub {
 
   tellDigest(connection: Connection): void {
     if (connection.speaks("digest") && connection.writable) {
-      this.#around.send(connection, { type: "digest", digest: digestOf(this.#around.peers) });
+      this.#around.send(connection, { type: "digest", digest: this.#ourDigest() });
     }
   }
 
@@ -185,9 +187,7 @@ export class GossipHub {
         );
       }
     }
-    if (connection.with && connection.overloaded) {
-      this.#around.end(connection, "cannot keep up: too much waits to be sent", now);
-    }
+    if (connection.with && connection.overloaded) this.#around.end(connection, OVERLOADED, now);
   }
 
   #dispatch(connection: Connection, message: GossipMessage, now: Instant): void {
@@ -258,10 +258,20 @@ export class GossipHub {
   }
 
   #handleDigest(connection: Connection, digest: bigint, now: Instant): void {
-    if (!connection.speaks("digest") || digest === digestOf(this.#around.peers)) return;
+    if (!connection.speaks("digest") || digest === this.#ourDigest()) return;
     if (now < connection.summaryAt + SUMMARY_INTERVAL_MS) return;
     connection.summaryAt = now;
     this.#around.send(connection, { type: "summary", entries: summaryOf(this.#around.peers) });
+  }
+
+  /** Computed again only when something is new. */
+  #ourDigest(): bigint {
+    const { peers } = this.#around;
+    if (this.#digestGeneration !== peers.generation) {
+      this.#digestGeneration = peers.generation;
+      this.#digest = digestOf(peers);
+    }
+    return this.#digest;
   }
 
   #handleSummary(
@@ -277,8 +287,8 @@ export class GossipHub {
       this.#around.handleMerged({ improved: [], ourselfChanged: true, refused: 0 }, now);
     }
     if (theyLack.length > 0) this.#put(connection, TOPOLOGY, undefined, newsOf(peers, theyLack), now);
-    if (weLack.length > 0) this.#around.send(connection, { type: "want", names: weLack });
     this.flush(connection, now);
+    if (weLack.length > 0) this.#around.send(connection, { type: "want", names: weLack });
   }
 
   #handleWant(connection: Connection, names: readonly PeerName[], now: Instant): void {

@@ -6,36 +6,47 @@
  *     connect, forget                                dial            open a TCP connection
  *     handleAccepted → featuresFor → handleIntroduced   send         a message on a connection
  *     handleMessage, handleAlive, handleWritable     close           this socket, now
- *     handleDialFailed, handleClosed                 confirmed       prepare and start the carriers of this connection
+ *     handleDialFailed, handleClosed,                confirmed       prepare and start the carriers of this connection
  *     handleCarrierEstablished, handleCarrierFailed  overlayControl  for the carriers of a confirmed connection
- *     handleTimeout ← pollTimeout                    ended           stop the carriers of this connection
+ *     handleSessionFailed                            ended           stop the carriers of this connection
+ *     handleTimeout ← pollTimeout
  *
  * A connection's life: dialled or accepted → introduced → confirmed (it stands in our own record; `pending` in status) →
  * established (a carrier works) → ended. Every `ConnectionId` ends once: by a `close` of ours, after which the shell reports
- * nothing more about it, or by `handleDialFailed` or `handleClosed`, after which the mesh says nothing more about it but `ended`.
+ * nothing more about it, or by `handleDialFailed`, `handleClosed` or `handleSessionFailed`, after which the mesh says nothing more about it but `ended`.
  * Calls about a connection that has ended are ignored, so that what is in flight does no harm.
  */
-import { type Cidr, cidrContains, type Endpoint } from "../lib/ip.ts";
-import type { Logger } from "../lib/log.ts";
+import { cidrContains, type Endpoint } from "../lib/ip.ts";
 import { NO_PEER, parsePeerName, type PeerName } from "../lib/mac.ts";
-import type { Random } from "../lib/random.ts";
 import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
 import type { Features, Message } from "../wire/control.ts";
-import type { PeerRecord } from "../wire/topology.ts";
+import type { ConnectionRecord, PeerRecord } from "../wire/topology.ts";
 import { AcceptLimit } from "./accept_limit.ts";
 import { describePeer, type Refusal, refusalOf } from "./admission.ts";
-import { Connection, type ConnectionId, type Introduction } from "./connection.ts";
+import { Connection, type ConnectionId, type Introduction, OVERLOADED } from "./connection.ts";
 import type { GossipData } from "./gossip.ts";
 import { type GossipChannel, GossipHub } from "./hub.ts";
 import { type MergeResult, Peers } from "./peers.ts";
 import { Routes } from "./routes.ts";
-import { Targets, type TargetSpec, type TargetStatus } from "./targets.ts";
+import { Targets, type TargetSpec } from "./targets.ts";
 import { newsOf, TOPOLOGY } from "./topology.ts";
+import { type TurnedAway, TurnedAwayList } from "./turned_away.ts";
+import type { BroadcastRoute, ConnectionStatus, MeshOptions, MeshOutput, MeshRoutes, UnicastRoute } from "./types.ts";
 
 export type { ConnectionId } from "./connection.ts";
 export type { GossipData } from "./gossip.ts";
 export type { GossipChannel } from "./hub.ts";
 export type { TargetSpec } from "./targets.ts";
+export type { TurnedAway } from "./turned_away.ts";
+export type {
+  BroadcastRoute,
+  Confirmed,
+  ConnectionStatus,
+  MeshOptions,
+  MeshOutput,
+  MeshRoutes,
+  UnicastRoute,
+} from "./types.ts";
 
 /** How often neighbours are told everything we know. */
 const GOSSIP_MS = 30_000;
@@ -43,6 +54,8 @@ const GOSSIP_MS = 30_000;
 const DIGEST_MS = 5_000;
 /** Changes of our own connections are collected for so long before they are told. */
 const TOPOLOGY_UPDATE_MS = 1_000;
+/** The same where every neighbour is like us: a way that is new, or gone, is known everywhere the sooner. */
+const QUICK_UPDATE_MS = 100;
 const GARBAGE_MS = 1_000;
 /** Routes are computed anew so long after a change, at the latest. */
 const ROUTES_MS = 100;
@@ -51,114 +64,13 @@ const TARGETS_MS = 100;
 
 /** Being called so much later than asked for means that we were not run. */
 const STALL_MS = 100;
+const LONG_STALL_MS = 1_000;
+
+/** How often it is logged that there is no room for peers. */
+const REFUSAL_LOG_MS = 60_000;
 
 /** Accepted sockets that have not introduced themselves; beyond it the oldest goes. */
 const MAX_INTRODUCING = 256;
-
-export interface MeshOptions {
-  readonly name: PeerName;
-  readonly nickName: string;
-  /** Random and not 0, another one at each start. */
-  readonly uid: bigint;
-  /** 0 to 4095; we leave it for another one where a peer with a lower name has it. */
-  readonly shortId: number;
-  /** Where we listen; also where discovered peers are assumed to, of which only the address is known. */
-  readonly port: number;
-  /** Carriers we offer, the best one first. */
-  readonly overlays: readonly string[];
-  /** What we understand beyond Weave Net 2.8: "probe", "digest". */
-  readonly extensions: readonly string[];
-  /** Whether to dial addresses that other peers are connected with. */
-  readonly discovery: boolean;
-  /** Connections there may be; 0 is no limit. */
-  readonly connectionLimit: number;
-  readonly trustedSubnets: readonly Cidr[];
-  readonly random: Random;
-  readonly log: Logger;
-  /** The numbers that our first connections introduce themselves with, instead of random ones. For tests. */
-  readonly connectionIds?: readonly bigint[];
-}
-
-/** What the shell is to do. */
-export type MeshOutput =
-  /**
-   * Open a TCP connection. Then `featuresFor()`, and `handleIntroduced()`, `handleDialFailed()` or `handleClosed()`. One that is not
-   * there after 10 s is closed by us.
-   */
-  | { readonly type: "dial"; readonly id: ConnectionId; readonly endpoint: Endpoint }
-  | { readonly type: "send"; readonly id: ConnectionId; readonly message: Message }
-  /** Close the socket, or stop dialling. Nothing more need be said about this connection. */
-  | { readonly type: "close"; readonly id: ConnectionId; readonly reason: string }
-  | Confirmed
-  /** A confirmed connection is no more, however it ended: its carriers go. */
-  | { readonly type: "ended"; readonly id: ConnectionId; readonly peer: PeerName }
-  | {
-    readonly type: "overlayControl";
-    readonly id: ConnectionId;
-    /** Index into `overlays` of the connection's `confirmed`; always within it. */
-    readonly overlay: number;
-    readonly subTag: number;
-    readonly payload: Uint8Array;
-  }
-  /** `routes` gives other answers than before. At most once in 100 ms. */
-  | { readonly type: "routesChanged" }
-  /** A peer is no longer part of the mesh: what is kept on its behalf goes. */
-  | { readonly type: "peerGone"; readonly name: PeerName }
-  /** `targets()` gives another answer: to be persisted. */
-  | { readonly type: "targetsChanged" };
-
-/** Both sides know each other, and the connection stands in our record: carriers begin. */
-export interface Confirmed {
-  readonly type: "confirmed";
-  readonly id: ConnectionId;
-  readonly peer: PeerName;
-  /** The connection's uid, the same at both ends. */
-  readonly uid: bigint;
-  readonly outbound: boolean;
-  /** Of TCP: what we dialled, or where it came from. */
-  readonly remote: Endpoint;
-  /** For the carriers; undefined without a password and where both sides trust each other's address. */
-  readonly overlayKey: Uint8Array | undefined;
-  /** The peer named no carriers: sleeve it is, whose control messages travel in the old form. */
-  readonly legacyOverlay: boolean;
-  /** What both offer, in our order: an overlay's index in control messages is its place here. */
-  readonly overlays: readonly string[];
-  readonly extensions: readonly string[];
-}
-
-/** A connection or a target that has none, as `weave status connections` lists them. */
-export type ConnectionStatus =
-  /** Live: confirmed, and (established) a carrier works. */
-  | {
-    readonly state: "pending" | "established";
-    readonly id: ConnectionId;
-    readonly address: Endpoint;
-    readonly outbound: boolean;
-    readonly peer: PeerName;
-    readonly nickName: string;
-    /** Whether carriers seal: false without a password and where both sides trust each other's address. */
-    readonly encrypted: boolean;
-    readonly extensions: readonly string[];
-  }
-  /**
-   * A target without a connection: `connecting`, the first attempt is running; `retrying`, a later one; `failed`, it waits for its
-   * next attempt, or (undefined) there will be none until it is configured again.
-   */
-  | TargetStatus;
-
-export interface UnicastRoute {
-  readonly destination: PeerName;
-  /** Next hop; NO_PEER for ourselves. */
-  readonly via: PeerName;
-}
-
-export interface BroadcastRoute {
-  readonly source: PeerName;
-  readonly via: readonly PeerName[];
-}
-
-/** Next hops, computed when asked for and kept until the topology changes. */
-export type MeshRoutes = Pick<Routes, "unicast" | "broadcast" | "unicastAll" | "broadcastAll">;
 
 type Timer = "routes" | "garbage" | "topology update" | "gossip" | "digest" | "targets";
 
@@ -188,6 +100,7 @@ export class Mesh {
   readonly #targets: Targets;
   readonly #hub: GossipHub;
   readonly #accepts: AcceptLimit;
+  readonly #turnedAway = new TurnedAwayList();
   /** All that have not ended, oldest first. */
   readonly #connections = new Map<ConnectionId, Connection>();
   /** Those that are confirmed. */
@@ -200,9 +113,13 @@ export class Mesh {
   #taken = 0;
   #lastId = 0;
   #terminations = 0;
+  /** Records that found no room since that was last logged. */
+  #refused = 0;
+  #refusalLoggedAt: Instant = -Infinity;
   #targetsCheckedAt: Instant = -Infinity;
-  /** When we asked to be called next. */
+  /** When we asked to be called next, and when we were called last. */
   #awaited: Instant | undefined;
+  #enteredAt: Instant = -Infinity;
 
   constructor(o: MeshOptions, now: Instant) {
     this.#o = o;
@@ -324,7 +241,16 @@ export class Mesh {
     // Asked for before anything changes: whether the peer hears of the mesh in another way.
     const reachable = this.#routes.leadTo(features.name);
     const before = this.#byPeer.get(features.name);
-    if (before && !this.#breakTie(before, connection, introduction, now)) return;
+    const restarted = known !== undefined && known.uid !== features.uid;
+    if (before) {
+      const won = this.#breakTie(before, connection, introduction, now);
+      // Started anew, or two hosts that have one name, as cloned machines do: they take turns for ever.
+      if (restarted) {
+        const reason = `another peer is called ${describePeer(known)} as well`;
+        this.#turnedAway.add((won ? before : connection).remote.address, reason, now);
+      }
+      if (!won) return;
+    }
     const { connectionLimit } = this.#o;
     if (connectionLimit !== 0 && this.#byPeer.size >= connectionLimit) {
       return this.#refuse(connection, { reason: limitReached(connectionLimit), retry: "later" }, now, features.name);
@@ -334,7 +260,6 @@ export class Mesh {
       return this.#refuse(connection, { reason: "too many peers are known", retry: "later" }, now, name);
     }
     this.#confirm(connection, introduction, overlayKey, now);
-    const restarted = known !== undefined && known.uid !== uid;
     if (restarted || !reachable) this.#hub.tellAll(connection, now);
     else this.#hub.tellDigest(connection);
   }
@@ -351,6 +276,7 @@ export class Mesh {
         return this.#send(connection, { type: "probeAnswer", number: message.number });
       case "heartbeat":
       case "probeAnswer":
+      case "clock":
       case "unknown":
         return;
       default:
@@ -369,6 +295,15 @@ export class Mesh {
     this.#enter(now);
     const connection = this.#connections.get(id);
     if (connection) this.#end(connection, { reason, retry: "later", tell: false }, now);
+  }
+
+  /** Nothing can be said on this connection: what the peer sent is not what is expected. The shell closes it. */
+  handleSessionFailed(id: ConnectionId, reason: string, now: Instant): void {
+    this.#enter(now);
+    const connection = this.#connections.get(id);
+    if (!connection) return;
+    this.#rememberTurnedAway(connection, reason, now);
+    this.#end(connection, { reason, retry: "later", tell: false }, now);
   }
 
   /** Whether the socket takes more. While it does not, gossip waits here, merged; a peer that stays behind is closed. */
@@ -403,13 +338,13 @@ export class Mesh {
 
   handleTimeout(now: Instant): void {
     this.#enter(now);
-    for (let timer = this.#timers.takeDue(now); timer; timer = this.#timers.takeDue(now)) this.#handleTimer(timer, now);
     for (const connection of [...this.#connections.values()]) {
       for (let due = connection.takeDue(now); due; due = connection.takeDue(now)) {
         if (due.type === "end") this.#end(connection, { reason: due.reason, retry: "later", tell: true }, now);
         else if (due.type === "heartbeat" || connection.writable) this.#send(connection, due);
       }
     }
+    for (let timer = this.#timers.takeDue(now); timer; timer = this.#timers.takeDue(now)) this.#handleTimer(timer, now);
     if ((this.#targets.nextAt() ?? Infinity) <= now) this.#checkTargets(now);
   }
 
@@ -421,7 +356,7 @@ export class Mesh {
     }
     const attemptAt = this.#targets.nextAt();
     if (attemptAt !== undefined) next = earlier(next, { at: attemptAt, why: "next attempt to connect" });
-    this.#awaited = next?.at;
+    this.#awaited = next && Math.max(next.at, this.#enteredAt);
     return next;
   }
 
@@ -494,6 +429,11 @@ export class Mesh {
     return [...live, ...this.#targets.status()];
   }
 
+  /** Who wanted to connect with us in the last minutes and may not, the last one first. */
+  turnedAway(now: Instant): readonly TurnedAway[] {
+    return this.#turnedAway.list(now);
+  }
+
   /** Connections that ended so far, those with ourselves not counted. */
   get terminationCount(): number {
     return this.#terminations;
@@ -538,7 +478,7 @@ export class Mesh {
     if (introduction.uid <= before.with!.uid) {
       this.#end(before, { reason, retry: "later", tell: true, replaced: won }, now);
     }
-    if (!won) this.#refuse(connection, { reason, retry: "later" }, now, introduction.peer);
+    if (!won) this.#end(connection, { reason, retry: "later", tell: true, peer: introduction.peer }, now);
     return won;
   }
 
@@ -550,6 +490,7 @@ export class Mesh {
   ): void {
     connection.confirm(introduction, now);
     this.#byPeer.set(introduction.peer, connection);
+    this.#turnedAway.forget(connection.remote.address);
     if (connection.outbound) this.#targets.handleConnected(connection.remote, introduction.peer);
     const { id, outbound, remote } = connection;
     const { peer, uid, legacyOverlay, overlays, extensions } = introduction;
@@ -572,11 +513,17 @@ export class Mesh {
 
   #refuse(connection: Connection, refusal: Refusal, now: Instant, peer?: PeerName): void {
     const { reason, retry, ourself } = refusal;
+    if (!ourself) this.#rememberTurnedAway(connection, reason, now);
     this.#end(
       connection,
       { reason, retry, tell: true, ...ourself && { ourself }, ...peer !== undefined && { peer } },
       now,
     );
+  }
+
+  /** Of connections that we make, the targets know. */
+  #rememberTurnedAway(connection: Connection, reason: string, now: Instant): void {
+    if (!connection.outbound && !connection.with) this.#turnedAway.add(connection.remote.address, reason, now);
   }
 
   /** A connection that leads to ourselves has two ends here. */
@@ -593,14 +540,18 @@ export class Mesh {
     this.#logConnection("connection shutting down", connection, reason);
     if (end.tell) this.#outputs.push({ type: "close", id: connection.id, reason });
     const confirmed = connection.with !== undefined;
+    const { established } = connection;
     connection.end();
     if (!end.ourself) this.#terminations++;
-    if (connection.outbound) this.#targets.handleEnded(connection.remote, { error: reason, retry, peer }, now);
+    if (connection.outbound) {
+      this.#targets.handleEnded(connection.remote, { error: reason, retry, peer, established }, now);
+    }
     this.#requestTargets(now);
     if (!confirmed) return;
     this.#byPeer.delete(peer!);
     this.#outputs.push({ type: "ended", id: connection.id, peer: peer! });
-    if (!end.replaced) this.#handleOwnChange([], now);
+    if (!end.replaced) return this.#handleOwnChange([], now);
+    this.#peers.setOurConnections(this.#ourRecords()); // nobody is out of reach for it: the other connection is next
   }
 
   #handleOverlayControl(
@@ -620,22 +571,33 @@ export class Mesh {
     if (!connection.with) return;
     this.#outputs.push({ type: "send", id: connection.id, message });
     connection.countDirect(octetsOf(message));
+    if (connection.overloaded) {
+      this.#end(connection, { reason: OVERLOADED, retry: "later", tell: true }, this.#enteredAt);
+    }
   }
 
   // Topology
 
   /** Our own connections are others than before: everybody is to know, and of these peers too. */
   #handleOwnChange(peers: readonly PeerName[], now: Instant): void {
-    const connections = [...this.#byPeer.values()].map((connection) => connection.record);
-    this.#peers.setOurConnections(connections);
+    this.#peers.setOurConnections(this.#ourRecords());
     // Before the update goes out, so that it tells of nobody who is out of reach.
     this.#collectGarbage(now);
     this.#announce(peers, now);
     this.#timers.setIfAbsent("routes", now + ROUTES_MS);
   }
 
+  #ourRecords(): ConnectionRecord[] {
+    return [...this.#byPeer.values()].map((connection) => connection.record);
+  }
+
   #handleMerged({ improved, ourselfChanged, refused }: MergeResult, now: Instant): void {
-    if (refused > 0) this.#o.log.warn("records of peers found no room", { count: refused });
+    this.#refused += refused;
+    if (refused > 0 && now >= this.#refusalLoggedAt + REFUSAL_LOG_MS) {
+      this.#o.log.warn("records of peers found no room", { count: this.#refused });
+      this.#refusalLoggedAt = now;
+      this.#refused = 0;
+    }
     if (ourselfChanged) this.#announce([], now);
     if (improved.length > 0 || ourselfChanged) this.#timers.setIfAbsent("routes", now + ROUTES_MS);
     if (improved.length > 0) this.#requestTargets(now);
@@ -644,7 +606,8 @@ export class Mesh {
 
   #announce(peers: readonly PeerName[], now: Instant): void {
     for (const name of peers) this.#updated.add(name);
-    this.#timers.setIfAbsent("topology update", now + TOPOLOGY_UPDATE_MS);
+    const quick = [...this.#byPeer.values()].every((connection) => connection.speaks("digest"));
+    this.#timers.setIfAbsent("topology update", now + (quick ? QUICK_UPDATE_MS : TOPOLOGY_UPDATE_MS));
   }
 
   #collectGarbage(now: Instant): void {
@@ -696,8 +659,9 @@ export class Mesh {
   #enter(now: Instant): void {
     const late = this.#awaited === undefined ? 0 : now - this.#awaited;
     this.#awaited = undefined;
+    this.#enteredAt = now;
     if (late <= STALL_MS) return;
-    this.#o.log.warn("was not run for a while", { duration_ms: Math.round(late) });
+    this.#o.log[late < LONG_STALL_MS ? "debug" : "warn"]("was not run for a while", { duration_ms: Math.round(late) });
     for (const connection of this.#connections.values()) connection.forgive(late, now);
   }
 

@@ -288,7 +288,7 @@ export class Peers {
 }
 
 /** Of two records of one peer, whether the first one is to replace the second. */
-export function isNewer(theirs: PeerRecord, ours: PeerRecord): boolean {
+function isNewer(theirs: PeerRecord, ours: PeerRecord): boolean {
   if (theirs.version !== ours.version) return theirs.version > ours.version;
   if (theirs.uid !== ours.uid) return theirs.uid > ours.uid;
   return theirs.shortId !== undefined && ours.shortId === undefined;

@@ -21,6 +21,8 @@ export const LONGEST_INTERVAL_MS = 360_000;
 
 /** A connection that lived longer, counted from when its attempt was due, is tried again at once. */
 const STABLE_MS = 60_000;
+/** Ours: a connection that carried frames and lived so long has proved its target, which is tried again as if for the first time. */
+const PROVEN_MS = 5_000;
 
 /** Attempts that run at a time; the others wait for their turn. */
 const MAX_ATTEMPTS = 100;
@@ -111,7 +113,9 @@ export class Targets {
     for (const spec of targets) {
       this.#direct.set(spec.text, spec);
       const target = this.#targets.get(formatEndpoint(spec.endpoint));
-      if (target) makeDue(target, now);
+      if (!target) continue;
+      makeDue(target, now);
+      target.peer = undefined; // whoever asks for it by name shall see it tried
     }
     const after = this.texts();
     return before.length !== after.length || before.some((text, i) => text !== after[i]);
@@ -182,7 +186,13 @@ export class Targets {
   /** A connection that was there is no more, or was refused. The peer: who was found there, if that became known. */
   handleEnded(
     endpoint: Endpoint,
-    end: { readonly error: string; readonly retry: Retry; readonly peer: PeerName | undefined },
+    end: {
+      readonly error: string;
+      readonly retry: Retry;
+      readonly peer: PeerName | undefined;
+      /** A carrier of it worked. */
+      readonly established: boolean;
+    },
     now: Instant,
   ): void {
     const target = this.#targets.get(formatEndpoint(endpoint));
@@ -196,6 +206,8 @@ export class Targets {
     } else if (target.dueAt !== undefined && now > target.dueAt + STABLE_MS) {
       makeDue(target, now);
     } else {
+      const proven = end.established && target.dueAt !== undefined && now > target.dueAt + PROVEN_MS;
+      if (proven) target.intervalMs = FIRST_INTERVAL_MS;
       this.#backOff(target, now);
     }
   }

@@ -68,9 +68,34 @@ Deno.test("Targets tries at once what was stable for a minute, and later what wa
     t.targets.handleConnected(endpoint(A), 2 as PeerName);
     assert.deepEqual(t.targets.status(), []);
     const end = due + lived;
-    t.targets.handleEnded(endpoint(A), { error: "EOF", retry: "later", peer: 2 as PeerName }, end);
+    t.targets.handleEnded(endpoint(A), { error: "EOF", retry: "later", peer: 2 as PeerName, established: false }, end);
     assert.equal(t.targets.nextAt() === end, retryAtOnce);
     assert.equal(t.check(end).length === 1, retryAtOnce);
+  }
+});
+
+Deno.test("Targets waits as for the first time after a connection that carried frames for some seconds", () => {
+  for (
+    const [established, lived, longestMs] of [[true, 6_000, 3_000], [false, 6_000, 45_000], [
+      true,
+      4_000,
+      45_000,
+    ]] as const
+  ) {
+    const t = new Fixture();
+    t.targets.connect([spec(A)], false, 0);
+    let now = 0;
+    for (let failures = 0; failures < 7; failures++) { // the interval is beyond 20 s then
+      t.check(now);
+      t.targets.handleFailed(endpoint(A), "refused", now);
+      now = t.targets.nextAt()!;
+    }
+    t.check(now);
+    t.targets.handleConnected(endpoint(A), 2 as PeerName);
+    now += lived;
+    t.targets.handleEnded(endpoint(A), { error: "EOF", retry: "later", peer: 2 as PeerName, established }, now);
+    const waits = t.targets.nextAt()! - now;
+    assert.ok(waits <= longestMs && waits > (longestMs === 3_000 ? 0 : 10_000), `${waits} ms`);
   }
 });
 
@@ -78,7 +103,12 @@ Deno.test("Targets never tries again what is ourselves, until it is configured a
   const t = new Fixture();
   t.targets.connect([spec(A)], false, 0);
   t.check(0);
-  t.targets.handleEnded(endpoint(A), { error: "cannot connect to ourself", retry: "never", peer: undefined }, 0);
+  t.targets.handleEnded(endpoint(A), {
+    error: "cannot connect to ourself",
+    retry: "never",
+    peer: undefined,
+    established: false,
+  }, 0);
   assert.deepEqual(t.targets.status(), [
     { state: "failed", address: endpoint(A), error: "cannot connect to ourself", retryAt: undefined },
   ]);
@@ -105,7 +135,12 @@ Deno.test("Targets leaves a target alone while there is a connection with the pe
   const t = new Fixture();
   t.targets.connect([spec(A, true)], false, 0);
   t.check(0);
-  const lost = { error: "Multiple connections to x added to y", retry: "later", peer: 2 as PeerName } as const;
+  const lost = {
+    error: "Multiple connections to x added to y",
+    retry: "later",
+    peer: 2 as PeerName,
+    established: false,
+  } as const;
   t.targets.handleEnded(endpoint(A), lost, 0);
   t.connections = [{ remote: endpoint("10.0.0.2:41234"), outbound: false, peer: 2 as PeerName }];
   assert.deepEqual(t.check(60_000), []);

@@ -15,6 +15,7 @@ const CONNECTION_OCTETS = 48;
 export class TopologyNews implements GossipData {
   readonly #peers: Peers;
   readonly #nodes: readonly PeerNode[];
+  readonly heldOctets: number;
   /** What was encoded last: one piece of news goes to many neighbours. */
   #encoded: readonly (readonly PeerRecord[])[] = [];
   #generation = -1;
@@ -23,6 +24,7 @@ export class TopologyNews implements GossipData {
   constructor(peers: Peers, nodes: readonly PeerNode[]) {
     this.#peers = peers;
     this.#nodes = nodes;
+    this.heldOctets = 8 * nodes.length;
   }
 
   merge(later: GossipData): GossipData {

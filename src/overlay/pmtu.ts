@@ -4,7 +4,7 @@
  * or narrower without a word; this one does, with the same messages, which an old router answers as ever.
  *
  *     unknown ─begin─→ discover ───→ settled        settled ─the kernel refused a packet─→ discover ───→ settled
- *     settled ─1 minute─→ verify ─passes─→ settled       └─fails─→ floor ─passes─→ discover        └─fails─→ settled
+ *     settled ─now and then─→ verify ─passes─→ settled       └─fails─→ floor ─passes─→ discover        └─fails─→ settled
  *     settled ─5 minutes─→ grow ───→ settled, with no smaller MTU
  *
  *     discover  bisects between a size that passes and one that does not. The MTU in use is meanwhile the kernel's idea, as in Weave Net;
@@ -46,9 +46,10 @@ const TRANSMISSIONS = 8;
 const FIRST_WAIT_MS = 10;
 /** After so many transmissions (310 ms) an MTU that is known not to pass is given up for one that passed. */
 const DOUBTFUL_TRANSMISSIONS = 6;
+/** Between checks of the MTU in use, where the peer is an old router and where it is not. */
 const CHECK_INTERVAL_MS = 60_000;
-/** Every so manieth check looks for a wider path. */
-const CHECKS_PER_GROWTH = 5;
+const FAST_CHECK_INTERVAL_MS = 15_000;
+const GROWTH_INTERVAL_MS = 300_000;
 /** Between checks that are not due by the clock, but asked for. */
 const EXTRA_CHECK_INTERVAL_MS = 10_000;
 
@@ -72,12 +73,15 @@ export class PathMtu {
   readonly #probes: number[] = [];
   #mtu = UNKNOWN_MTU;
   #search: Search | undefined;
+  readonly #checkIntervalMs: number;
   #checkAt: Instant | undefined;
-  #checks = 0;
+  #growAt: Instant = -Infinity;
   #extraCheckAt: Instant = -Infinity;
 
-  constructor(encrypted: boolean) {
+  /** @param fast check four times as often */
+  constructor(encrypted: boolean, fast = false) {
     this.#overhead = overheadOctets(encrypted);
+    this.#checkIntervalMs = fast ? FAST_CHECK_INTERVAL_MS : CHECK_INTERVAL_MS;
   }
 
   /** The largest frame, without its Ethernet header; UNKNOWN_MTU until the kernel has refused a packet. */
@@ -159,13 +163,14 @@ export class PathMtu {
   }
 
   #check(now: Instant): void {
-    if (++this.#checks % CHECKS_PER_GROWTH === 0) this.#lookForMore(now);
+    if (now >= this.#growAt) this.#lookForMore(now);
     else if (this.#mtu !== UNKNOWN_MTU) this.#verify(now);
-    else this.#checkAt = now + CHECK_INTERVAL_MS;
+    else this.#checkAt = now + this.#checkIntervalMs;
   }
 
   /** Sends the frame that makes the kernel say what it knows; taken as a probe where it does leave the host. */
   #lookForMore(now: Instant): void {
+    this.#growAt = now + GROWTH_INTERVAL_MS;
     if (this.#mtu === UNKNOWN_MTU) this.#begin("discover", FLOOR_MTU, PROVOKING_MTU + 1, PROVOKING_MTU, now);
     else if (this.#mtu < PROVOKING_MTU) this.#begin("grow", this.#mtu, PROVOKING_MTU + 1, PROVOKING_MTU, now);
     else this.#verify(now);
@@ -228,11 +233,11 @@ export class PathMtu {
     if (s.proven) return;
     // Not even the smallest passed: that may have been an outage.
     this.#checkAt = now + EXTRA_CHECK_INTERVAL_MS;
-    this.#checks = CHECKS_PER_GROWTH - 1;
+    this.#growAt = now;
   }
 
   #settle(now: Instant): void {
     this.#search = undefined;
-    this.#checkAt = now + CHECK_INTERVAL_MS;
+    this.#checkAt = now + this.#checkIntervalMs;
   }
 }

@@ -139,6 +139,20 @@ Deno.test("a path that becomes narrower without a word is noticed within a minut
   }
 });
 
+Deno.test("between our own routers that is noticed within a quarter of a minute and seconds", () => {
+  const pmtu = new PathMtu(true, true);
+  const path = new Path(pmtu, { kernel: 1500, encrypted: true });
+  pmtu.begin(0);
+  path.run(MINUTE);
+  const probes = path.sent.length;
+  path.run(4 * MINUTE - 1);
+  assert.equal(path.sent.length - probes, 15);
+  path.passes = 1200;
+  const began = path.now;
+  path.run(MINUTE, () => pmtu.mtu <= 1200);
+  assert.ok(path.now - began < 24_000, `after ${path.now - began} ms`);
+});
+
 Deno.test("once it is proved wrong, the MTU in use is one that has passed before the search ends", () => {
   const { pmtu, path } = settled(1500);
   path.passes = 1300;

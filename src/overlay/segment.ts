@@ -21,8 +21,6 @@ export const VIRTIO = {
   octets: 12,
 } as const;
 export const VIRTIO_NEEDS_CHECKSUM = 1;
-export const VIRTIO_DATA_VALID = 2;
-export const GSO_NONE = 0;
 export const GSO_TCP4 = 1;
 export const GSO_TCP6 = 4;
 export const GSO_UDP = 5;
@@ -208,7 +206,7 @@ export class SuperFrame {
 }
 
 /** Offset of the network header in a frame, after up to two VLAN tags; -1 where the frame is too short for one. */
-export function networkOffset(m: FrameMemory, frame: number, length: number): number {
+function networkOffset(m: FrameMemory, frame: number, length: number): number {
   let at = 14;
   for (let tags = 0; tags <= 2; tags++) {
     if (at + 20 > length) return -1;

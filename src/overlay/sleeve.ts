@@ -13,7 +13,7 @@
  */
 import type { Endpoint } from "../lib/ip.ts";
 import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
-import { PathMtu } from "./pmtu.ts";
+import { PathMtu, UNKNOWN_MTU } from "./pmtu.ts";
 import type { Carrier, CarrierOutput } from "./overlay.ts";
 
 export interface SleeveOptions {
@@ -24,7 +24,7 @@ export interface SleeveOptions {
   /** The TCP connection's other end. Of use to the router that made the connection. */
   readonly remote: Endpoint;
   readonly encrypted: boolean;
-  /** Both routers are of this make: heartbeats every second, and failure after ten without. */
+  /** Both routers are of this make: heartbeats every second, failure after ten without, and the path looked after more often. */
   readonly fast: boolean;
 }
 
@@ -92,7 +92,7 @@ export class Sleeve implements Carrier<SpecialOutput> {
   constructor(o: SleeveOptions) {
     this.#uid = o.uid;
     this.#times = o.fast ? FAST : SLOW;
-    this.#pmtu = new PathMtu(o.encrypted);
+    this.#pmtu = new PathMtu(o.encrypted, o.fast);
     this.#remote = o.outbound ? o.remote : undefined;
     this.#published = this.state;
   }
@@ -144,14 +144,14 @@ export class Sleeve implements Carrier<SpecialOutput> {
     } else if (subTag === CONTROL.probeReceived && payload.length >= 2) {
       this.#pmtu.handleAcknowledgement(payload[0]! << 8 | payload[1]!, now);
     }
-    this.#drainPathMtu();
+    this.#drainPathMtu(now);
   }
 
   /** The kernel refused a packet as too big. @param pathMtu what it knows of the path: octets of the IP packet */
   handleTooBig(pathMtu: number, now: Instant): void {
     if (this.#phase !== "established") return;
     this.#pmtu.handleTooBig(pathMtu, now);
-    this.#drainPathMtu();
+    this.#drainPathMtu(now);
   }
 
   handleTimeout(now: Instant): void {
@@ -175,7 +175,7 @@ export class Sleeve implements Carrier<SpecialOutput> {
     }
     if (this.#phase === "failed") return;
     this.#pmtu.handleTimeout(now);
-    this.#drainPathMtu();
+    this.#drainPathMtu(now);
   }
 
   pollTimeout(): Deadline | undefined {
@@ -207,7 +207,7 @@ export class Sleeve implements Carrier<SpecialOutput> {
     if (before === undefined) this.#sendHeartbeat(now);
     else if (this.#phase === "established") {
       this.#pmtu.recheck(now);
-      this.#drainPathMtu();
+      this.#drainPathMtu(now);
     }
   }
 
@@ -242,7 +242,12 @@ export class Sleeve implements Carrier<SpecialOutput> {
     this.#send({ frameOctets: FRAGMENTATION_TEST_OCTETS, df: false });
   }
 
-  #drainPathMtu(): void {
+  #drainPathMtu(now: Instant): void {
+    // What swallows large packets may swallow fragments as well. Until it is known, we cut frames ourselves: that passes anywhere.
+    if (this.#pmtu.mtu < this.#published.mtu && this.#published.mtu !== UNKNOWN_MTU) {
+      this.#stackFragments = false;
+      this.#testFragmentation(now);
+    }
     this.#publish();
     for (let octets = this.#pmtu.pollProbe(); octets !== undefined; octets = this.#pmtu.pollProbe()) {
       this.#send({ frameOctets: octets, df: true });

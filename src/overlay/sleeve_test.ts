@@ -175,6 +175,21 @@ Deno.test("the stack is trusted with fragments once a test has come back, and as
   assert.equal(pair.a.sleeve.state.stackFragments, false);
 });
 
+Deno.test("on a path that becomes narrower the stack is trusted only after another test", () => {
+  for (const fragments of [true, false]) {
+    const pair = new Pair({});
+    pair.run(MINUTE);
+    assert.equal(pair.a.sleeve.state.stackFragments, true);
+    const trusted: [number, boolean][] = [];
+    pair.a.onChanged = () => trusted.push([pair.a.sleeve.state.mtu, pair.a.sleeve.state.stackFragments]);
+    pair.passes = 1200;
+    pair.fragments = fragments;
+    pair.run(2 * MINUTE);
+    assert.deepEqual([trusted[0]![1], trusted.at(-1)], [false, [1200, fragments]]);
+    assert.ok(trusted[0]![0] <= 1200);
+  }
+});
+
 Deno.test("tests and probes of the peer are answered once the connection is confirmed", () => {
   const sleeve = new Sleeve(OUTBOUND);
   sleeve.handleFragmentationTest(0);
@@ -204,7 +219,8 @@ Deno.test("the datapath is told of each change of the path MTU, and of nothing e
   pair.kernel = 1300;
   pair.a.sleeve.handleTooBig(1300, pair.now);
   pair.run(SECOND);
-  assert.deepEqual(published.slice(before), [1238]);
+  // Once for the path, and once when the stack is trusted again.
+  assert.deepEqual(published.slice(before), [1238, 1238]);
 });
 
 Deno.test("an established connection is looked after: a wider and a narrower path are found", () => {

@@ -20,6 +20,7 @@
  *      66 digest          u64 digest                  extension "digest"
  *      67 summary         { name 6 | u64 uid | u64 version } …
  *      68 want            { name 6 } …
+ *      69 clock           u64 Unix milliseconds       to who said his clock when he introduced himself
  */
 import { ProtocolError, WireError } from "../lib/errors.ts";
 import { formatMac, parsePeerName, type PeerName, readMac, writeMac } from "../lib/mac.ts";
@@ -95,6 +96,8 @@ export type Message =
   | { readonly type: "summary"; readonly entries: readonly SummaryEntry[] }
   /** Extension "digest": please send these records as gossip. */
   | { readonly type: "want"; readonly names: readonly PeerName[] }
+  /** The sender's wall clock was set since it last said what it shows. */
+  | { readonly type: "clock"; readonly wallClockMs: number }
   /** To be ignored. */
   | { readonly type: "unknown"; readonly tag: number };
 
@@ -111,6 +114,7 @@ const TAG = {
   digest: 66,
   summary: 67,
   want: 68,
+  clock: 69,
 } as const;
 
 const PEER_NAME = unsigned(48);
@@ -119,6 +123,8 @@ const NAME_OCTETS = 6;
 const SUMMARY_OCTETS = 22;
 /** Real ones have a dozen. */
 const MAX_CHANNEL_OCTETS = 256;
+/** 15 digits, in the year 33658: what text and numbers hold exactly. */
+const MAX_CLOCK = 999_999_999_999_999n;
 
 /**
  * The octets of a message; for one that has `raw`, those.
@@ -157,6 +163,12 @@ export function encodeMessage(message: Message, legacyOverlay: boolean): Uint8Ar
       const octets = new Uint8Array(1 + NAME_OCTETS * message.names.length);
       octets[0] = TAG.want;
       message.names.forEach((name, i) => writeMac(octets, 1 + NAME_OCTETS * i, name));
+      return octets;
+    }
+    case "clock": {
+      const octets = new Uint8Array(9);
+      octets[0] = TAG.clock;
+      viewOf(octets).setBigUint64(1, BigInt(Math.trunc(message.wallClockMs)));
       return octets;
     }
     case "unknown":
@@ -241,6 +253,12 @@ export function decodeMessage(octets: Uint8Array): Message {
         return readMac(octets, 1 + NAME_OCTETS * i) as PeerName;
       });
       return { type: "want", names };
+    }
+    case TAG.clock: {
+      if (octets.length !== 9) throw malformed("clock", `9 octets expected, is ${octets.length}`);
+      const wallClockMs = viewOf(octets).getBigUint64(1);
+      if (wallClockMs > MAX_CLOCK) throw malformed("clock", `at most ${MAX_CLOCK} expected, is ${wallClockMs}`);
+      return { type: "clock", wallClockMs: Number(wallClockMs) };
     }
     default:
       if (tag >= TAG.firstLegacyControl && tag <= TAG.lastLegacyControl) {

@@ -376,6 +376,7 @@ const LAYOUTS: readonly (readonly [Message, string, boolean?])[] = [
     "4302aa00000001ffffffffffffffff0000000000000007",
   ],
   [{ type: "want", names: [] }, "44"],
+  [{ type: "clock", wallClockMs: 1_763_990_000_123 }, "450000019ab5ff51fb"],
   [{ type: "want", names: [0x02aa00000001 as PeerName, 3 as PeerName] }, "4402aa00000001000000000003"],
   [{ type: "unknown", tag: 200 }, "c8"],
 ];
@@ -408,6 +409,8 @@ const REFUSED: readonly (readonly [string, string])[] = [
   ["a digest that is too short", "4200000000000000"],
   ["a summary with half an entry", "43" + "00".repeat(21)],
   ["a want with half a name", "44000000"],
+  ["a clock that is too short", "4500000000000000"],
+  ["a clock past what numbers hold", "4500038d7ea4c68000"],
 ];
 
 for (const [what, hex] of REFUSED) {
@@ -444,6 +447,7 @@ const message: fc.Arbitrary<Message> = fc.oneof<fc.Arbitrary<Message>[]>(
   record({ type: fc.constant("probeAnswer"), number: u32 }),
   record({ type: fc.constant("digest"), digest: u64 }),
   record({ type: fc.constant("summary"), entries: fc.array(record({ name: anyName, uid: u64, version: u64 })) }),
+  record({ type: fc.constant("clock"), wallClockMs: fc.integer({ min: 0, max: 999_999_999_999_999 }) }),
   record({ type: fc.constant("want"), names: fc.array(anyName) }),
 );
 

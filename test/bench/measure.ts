@@ -63,9 +63,16 @@ interface IperfEnd {
   readonly sum?: { readonly packets: number; readonly lost_packets: number; readonly seconds: number };
 }
 
+/** Its server may still be at the end of the last test, and sometimes loses its own control connection: tried three times. */
 async function iperf(path: Path, options: readonly string[]): Promise<IperfEnd> {
   const command = ["iperf3", "-J", "-c", path.address, "-t", String(SECONDS), ...options];
-  return JSON.parse((await path.from.exec(command, { timeoutMs: 60_000 })).stdout).end;
+  for (let attempt = 1;; attempt++) {
+    const { stdout } = await path.from.attempt(command, { timeoutMs: 60_000 });
+    const { end, error } = JSON.parse(stdout) as { end?: IperfEnd; error?: string };
+    if (error === undefined && (end?.sum_received ?? end?.sum) !== undefined) return end!;
+    if (attempt === 3) throw new Error(`Cannot measure with iperf3: ${error ?? "it reports no sum"}`);
+    await delay(1000);
+  }
 }
 
 /** Gigabits a second that arrive. */

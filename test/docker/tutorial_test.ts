@@ -39,6 +39,11 @@ testAsRoot("weave run, detach, attach and expose do what the tutorial says, with
   assert.equal(await host2.weave("expose", "10.0.0.100/24"), "10.0.0.100");
   assert.ok(await hostPings(host2, "10.0.0.1"));
   assert.ok(await pings(engine1, one, "10.0.0.100"));
+  const outside = await engine2.docker("run", "-d", IMAGE, "sleep", "1000");
+  assert.ok(!await pings(engine2, outside, "10.0.0.1"), "a container that is not attached stays outside");
+  const bridge = (await host2.sh("ip -4 -o address show docker0")).match(/inet ([\d.]+)/)![1]!;
+  assert.ok(await pings(engine2, outside, bridge));
+  assert.ok(!await engine2.succeeds(outside, "nc", "-w", "1", bridge, "6783"), "nor does it reach the router");
 
   await engine1.docker("rm", "-f", "first");
   await waitFor("its line to go", async () => (await host1.weave("ps")).split("\n").length === 1, 5_000);
@@ -63,6 +68,29 @@ testAsRoot("weave attach and run say what is wrong with a container", async () =
     assert.match(result.stderr, says);
   }
 });
+
+testAsRoot("weave attach --rewrite-hosts names a container and its neighbours in its hosts file", async () => {
+  await using lab = new Lab({ env: await dockerEnvironment() });
+  const host = await lab.host("host1");
+  await using engine = await DockerEngine.start(host);
+  const before = await rules(host);
+  await host.weave("launch");
+  const id = await engine.docker("run", "-d", "-h", "c1", "--domainname", "example.com", IMAGE, "sleep", "1000");
+  const flags = ["--rewrite-hosts", "--add-host", "other:10.0.0.2"];
+  assert.equal(await host.weave("attach", "10.0.0.1/24", ...flags, id.slice(0, 12)), "10.0.0.1");
+  const hosts = await engine.docker("exec", id, "cat", "/etc/hosts");
+  assert.match(hosts, /^10\.0\.0\.1\s+c1\.example\.com c1$/m);
+  assert.match(hosts, /^10\.0\.0\.2\s+other$/m);
+
+  await host.weave("reset");
+  assert.ok(!await engine.succeeds(id, "ip", "link", "show", "ethwe"));
+  assert.ok(await engine.succeeds(id, "ip", "link", "show", "eth0"), "Docker's own link stays");
+  assert.deepEqual(await rules(host), before);
+});
+
+async function rules(host: EmulatedHost): Promise<string[]> {
+  return (await host.sh("iptables-save | grep -E '^(-A|:[A-Z-]+ -)' | sed 's/ \\[.*//'")).split("\n");
+}
 
 async function pings(engine: DockerEngine, container: string, address: string): Promise<boolean> {
   return await engine.succeeds(container, "ping", "-c", "1", "-W", "2", address);

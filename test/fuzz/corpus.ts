@@ -46,9 +46,24 @@ export function gobs(): Uint8Array[] {
   interface Case {
     readonly hex: string;
   }
-  return ["gob-primitives", "features", "topology-updates"].flatMap((name) =>
-    hexes(vector<{ cases: readonly Case[] }>(name).cases.map((c) => c.hex))
-  );
+  return [
+    ...["gob-primitives", "features", "topology-updates"].flatMap((name) =>
+      hexes(vector<{ cases: readonly Case[] }>(name).cases.map((c) => c.hex))
+    ),
+    nestedGob(20),
+    nestedGob(30_000),
+  ];
+}
+
+/** A slice of slices of slices…: a type that is its own element, and as many ones. */
+function nestedGob(depth: number): Uint8Array {
+  const definition = "ff81020102ff820001ff820000";
+  return Uint8Array.fromHex(gobMessage(definition) + gobMessage(`ff8200${"01".repeat(depth)}00`));
+}
+
+function gobMessage(hex: string): string {
+  const octets = hex.length / 2;
+  return (octets < 128 ? octets.toString(16).padStart(2, "0") : `fe${octets.toString(16).padStart(4, "0")}`) + hex;
 }
 
 export function topologies(): Uint8Array[] {
@@ -78,6 +93,7 @@ export function messages(): Uint8Array[] {
     { type: "digest", digest: 0xfedc_ba98_7654_3210n },
     { type: "summary", entries: [{ name, uid: 1n, version: 2n }, { name, uid: 3n, version: 4n }] },
     { type: "want", names: [name, name] },
+    { type: "clock", wallClockMs: 1_763_990_000_123 },
   ];
   return [
     ...hexes([...recorded, ...cases.map((c) => c.message)]),

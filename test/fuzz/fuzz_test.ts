@@ -14,7 +14,7 @@ const SEED = Number(Deno.env.get("WEAVE_FUZZ_SEED") ?? crypto.getRandomValues(ne
 /** One attempt takes milliseconds; on a machine that is busy otherwise, some more. */
 const HANG_MS = 15_000;
 /** Memory that may be in use at the end over what was in the middle: nothing may be kept of one input for the next. */
-const GROWTH_LIMIT = 48 << 20;
+const GROWTH_LIMIT = 64 << 20;
 
 const WEIGHTS = TARGETS.reduce((sum, target) => sum + (target.weight ?? 1), 0);
 

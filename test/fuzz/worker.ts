@@ -7,8 +7,8 @@ import { SeededRandom } from "../../src/lib/random.ts";
 import type { Order, Outcome } from "./target.ts";
 import { TARGETS } from "./targets.ts";
 
-/** A part of the attempts at the start and at the end whose least use of memory is compared. */
-const SAMPLES = 20;
+/** Times at which memory is looked at: so many that some of them come right after a collection. */
+const SAMPLES = 200;
 
 /** This thread as it is seen from inside. */
 const thread = globalThis as unknown as {

@@ -15,7 +15,7 @@ export interface CommandOptions {
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 
-export class CommandError extends Error {
+class CommandError extends Error {
   override readonly name = "CommandError";
 
   constructor(command: readonly string[], readonly result: CommandResult, note = "") {
@@ -87,7 +87,7 @@ export class RunningCommand implements Disposable, AsyncDisposable {
   async finished(timeoutMs = DEFAULT_TIMEOUT_MS): Promise<CommandResult> {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(() => {
-      this.signal("SIGKILL");
+      this.#kill();
       const result = { code: -1, stdout: this.#stdout, stderr: this.#stderr };
       // Not its own end is waited for: whatever it started may hold its output open.
       late.reject(new CommandError(this.command, result, `, killed after ${timeoutMs} ms`));
@@ -103,13 +103,7 @@ export class RunningCommand implements Disposable, AsyncDisposable {
   signal(signal: Deno.Signal): void {
     if (this.#ended) return;
     const children = this.command[0] === "nsenter" ? childrenOf(this.pid) : [];
-    for (const pid of children.length > 0 ? children : [this.pid]) {
-      try {
-        Deno.kill(pid, signal);
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
-      }
-    }
+    for (const pid of children.length > 0 ? children : [this.pid]) kill(pid, signal);
   }
 
   async #collect(input: string | undefined): Promise<CommandResult> {
@@ -135,14 +129,34 @@ export class RunningCommand implements Disposable, AsyncDisposable {
     }
   }
 
+  /** Kills it and whatever it has started: any of these may hold its output open. */
+  #kill(): void {
+    if (this.#ended) return;
+    for (const pid of descendantsOf(this.pid)) kill(pid, "SIGKILL");
+    kill(this.pid, "SIGKILL");
+  }
+
   [Symbol.dispose](): void {
-    this.signal("SIGKILL");
+    this.#kill();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.signal("SIGKILL");
+    this.#kill();
     await this.#result;
   }
+}
+
+function kill(pid: number, signal: Deno.Signal): void {
+  try {
+    Deno.kill(pid, signal);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** The processes that a process has started, and those these have; the last started first. */
+function descendantsOf(pid: number): number[] {
+  return childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]).reverse();
 }
 
 /** The processes that a process has started, as this namespace numbers them. */

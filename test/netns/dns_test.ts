@@ -293,7 +293,7 @@ testAsRoot(
   "weave launch --no-dns keeps no names, --dns-domain keeps others, and a taken address is refused",
   async () => {
     await using lab = new Lab();
-    const host = await lab.host("a");
+    const host = await lab.host("a", { errorsExpected: true });
     await host.weave("launch", "--no-dns");
     await host.weave("expose", "10.0.0.100/24", "-h", "a.weave.local");
     assert.equal(await host.weave("dns-args"), "");

@@ -33,6 +33,21 @@ testAsRoot("weave launch --password encrypts what containers say", async () => {
   }
 });
 
+testAsRoot("a host without libsodium encrypts all the same, and status says with what", async () => {
+  await using lab = new Lab({ env: { WEAVE_PASSWORD: "secret" } });
+  const { hosts: [a, b] } = await line(lab, 2);
+  await b!.sh("for library in /usr/lib/*/libsodium.so*; do mount --bind /dev/null $library; done");
+  await a!.weave("launch");
+  await b!.weave("launch", a!.address());
+  await waitEstablished(a!, [b!]);
+  assert.match(await a!.weave("status"), /^ +SecretBox: libsodium$/m);
+  assert.match(await b!.weave("status"), /^ +SecretBox: libsodium \(WebAssembly\)$/m);
+  const c1 = await attachNew(a!, "c1", "10.0.0.1/24");
+  await attachNew(b!, "c2", "10.0.0.2/24");
+  await waitPing(c1, "10.0.0.2");
+  assert.ok(await c1.pings("10.0.0.2", "-s", "4000", "-M", "dont"));
+});
+
 testAsRoot("a wrong password is told apart from an unreachable host", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);

@@ -4,6 +4,9 @@
  * other end is here, and the kernel clears the rest away with it. Nothing of it has a name outside.
  */
 
+import { withNetns } from "../../ffi/netns.ts";
+import { PacketSocket } from "../../ffi/packet_socket.ts";
+import { Links } from "../../src/host/links.ts";
 import {
   attempt,
   childrenOf,
@@ -47,6 +50,8 @@ export interface HostOptions {
   readonly weave?: readonly string[];
   /** Variables for every weave command, as a shell profile would set them. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Its routers are meant to fail. Otherwise an error in their log fails the test. */
+  readonly errorsExpected?: boolean;
 }
 
 export class EmulatedHost implements AsyncDisposable {
@@ -56,6 +61,7 @@ export class EmulatedHost implements AsyncDisposable {
   readonly pid: number;
   readonly #init: Deno.ChildProcess;
   readonly #options: HostOptions;
+  #disposed = false;
 
   private constructor(name: string, init: Deno.ChildProcess, pid: number, options: HostOptions) {
     this.name = name;
@@ -151,10 +157,15 @@ export class EmulatedHost implements AsyncDisposable {
     return [`--- ${this.name} ---`, ...parts].join("\n");
   }
 
-  /** Ends every process inside at once, and with them the namespaces. */
+  /** Ends every process inside at once, and with them the namespaces. @throws where a router has logged an error */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const expected = this.#options.errorsExpected === true;
+    const errors = expected ? "" : (await this.attempt(["grep", "-E", "^(ERRO|FATA):", "/var/log/weave.log"])).stdout;
     await this.#init.stdin.close().catch(() => {});
     await this.#init.status;
+    if (errors !== "") throw new Error(`A router on ${this.name} has logged errors:\n${errors}`);
   }
 }
 
@@ -185,6 +196,17 @@ export class Container {
   /** One ping, as the compatibility tests send it: one packet, two seconds. */
   async pings(address: string, ...options: string[]): Promise<boolean> {
     return (await this.attempt(["ping", "-n", "-q", "-c", "1", "-W", "2", ...options, address])).code === 0;
+  }
+
+  /** Whole frames in and out of one of its links, in this process. */
+  openLink(device: string, etherType: number): PacketSocket {
+    // The host's mounts, seen through its first process.
+    return withNetns(`/proc/${this.host.pid}/root/run/netns/${this.name}`, () => {
+      using links = new Links();
+      const link = links.find(device);
+      if (link === undefined) throw new Error(`${this.name} has no link ${device}`);
+      return new PacketSocket({ link: link.index, protocol: etherType });
+    });
   }
 
   async remove(): Promise<void> {

@@ -16,10 +16,11 @@ export class Lab implements AsyncDisposable {
     return host;
   }
 
-  /** Joins two hosts by a cable with a subnet of its own; the first gets `.1`, the second `.2`. */
-  async link(a: EmulatedHost, b: EmulatedHost): Promise<Link> {
+  /** Joins two hosts by a cable with a subnet of its own; unless told otherwise, the first gets `.1`, the second `.2`. */
+  async link(a: EmulatedHost, b: EmulatedHost, addresses?: readonly [string, string]): Promise<Link> {
     const subnet = this.#nextSubnet();
-    const ports: [Port, Port] = [nextPort(a, `${subnet}.1`), nextPort(b, `${subnet}.2`)];
+    const [ofA, ofB] = addresses ?? [`${subnet}.1`, `${subnet}.2`];
+    const ports: [Port, Port] = [nextPort(a, ofA), nextPort(b, ofB)];
     await plug(ports[0], { host: b, device: ports[1].device });
     for (const port of ports) await configure(port);
     ports[0].neighbours.push(b);
@@ -50,7 +51,9 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.hosts.map((host) => host[Symbol.asyncDispose]()));
+    const ends = await Promise.allSettled(this.hosts.map((host) => host[Symbol.asyncDispose]()));
+    const failures = ends.filter((end) => end.status === "rejected").map(({ reason }) => (reason as Error).message);
+    if (failures.length > 0) throw new Error(failures.join("\n"));
   }
 }
 

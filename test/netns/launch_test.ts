@@ -15,6 +15,21 @@ testAsRoot("weave launch says why a router cannot start, and leaves no process b
       says: /^weave died while it was starting: .*6783/,
     },
     {
+      name: "UDP port in use",
+      before: "nc -l -u 6783 >/dev/null 2>&1 & sleep 0.3",
+      says: /^weave died while it was starting: bind: EADDRINUSE \(Address already in use\), address ".*:6783"/,
+    },
+    {
+      name: "API port in use, by one who says nothing",
+      before: "nc -l -k 127.0.0.1 6784 >/dev/null 2>&1 & sleep 0.3",
+      says: /^weave died while it was starting: .*127\.0\.0\.1:6784 for the control API: EADDRINUSE /,
+    },
+    {
+      name: "status port in use",
+      before: "nc -l -k 127.0.0.1 6782 >/dev/null 2>&1 & sleep 0.3",
+      says: /^weave died while it was starting: .*127\.0\.0\.1:6782 for status: EADDRINUSE /,
+    },
+    {
       name: "state of a newer version",
       before: `echo '{"version":"99.0","data":[]}' > /var/lib/weave/weave-targets.json`,
       args: ["--resume"],
@@ -23,7 +38,7 @@ testAsRoot("weave launch says why a router cannot start, and leaves no process b
   ];
   for (const { name, before, args = [], says } of failing) {
     await t.step(name, async () => {
-      await using lab = new Lab();
+      await using lab = new Lab({ errorsExpected: true });
       const host = await lab.host("a");
       await host.sh(before);
       const processes = await processesOf(host);
@@ -109,6 +124,61 @@ testAsRoot("weave stop ends a router that hangs, and one whose loop is gone", as
   assert.deepEqual(await processesOf(host), []);
 });
 
+testAsRoot(
+  "a second router on one host is refused, also one that shares neither state nor ports with the first",
+  async () => {
+    await using lab = new Lab({ errorsExpected: true });
+    const host = await lab.host("a");
+    await host.weave("launch");
+    const elsewhere = ["--port", "7783", "--http-addr", "127.0.0.1:7784", "--status-addr", ""];
+    for (const flags of [elsewhere, ["--foreground"]]) {
+      const again = await host.attemptWeave("launch", ...flags);
+      assert.equal(again.stderr, "weave is already running; you can stop it with 'weave stop'.\n");
+      assert.equal(again.code, 3);
+    }
+    const picture = () => host.sh("ip -o link; iptables-save | grep '^-A'");
+    const before = await picture();
+    const apart = async (...flags: string[]) => {
+      const script = 'mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/lib/weave; exec "$@"';
+      return await host.attempt([
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        ...host.weaveCommand(),
+        "launch",
+        ...flags,
+      ]);
+    };
+    for (
+      const [flags, says] of [
+        [[], /^Weave Net is already running$/m],
+        [elsewhere.slice(2), /EADDRINUSE \(Address already in use\), address ".*:6783"/],
+        [elsewhere, /Another weave router runs on this host: .*EBUSY .*"vethwe-bridge"/],
+      ] as const
+    ) {
+      const refused = await apart(...flags);
+      assert.match(refused.stderr, says);
+      assert.equal(refused.code, 1);
+    }
+    assert.equal(await picture(), before);
+    assert.match(await host.weave("status"), /Service: router/);
+  },
+);
+
+testAsRoot("a router says on SIGQUIT how it is, and goes on at SIGHUP", async () => {
+  await using lab = new Lab();
+  const host = await lab.host("a");
+  const name = await host.weave("launch");
+  const pid = await routerPid(host);
+  await host.sh(`kill -HUP ${pid}; kill -QUIT ${pid}`);
+  const state = new RegExp(`^INFO: \\S+ \\S+ state value=.*${name}`, "m");
+  await waitFor("its state in the log", async () => state.test(await host.weave("logs")), 5_000, [host]);
+  assert.equal(await routerPid(host), pid);
+});
+
 testAsRoot("two launches at once start one router", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
@@ -150,17 +220,15 @@ testAsRoot("the control API may be a socket in the file system, and later comman
 testAsRoot("weave launch --foreground tells the service manager when it is ready and when it stops", async () => {
   await using lab = new Lab();
   const host = await lab.host("a");
-  const receiver = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('/run/notify');\n" +
-    "while True: print(s.recv(100).decode(), flush=True)";
-  await using manager = host.spawn(["python3", "-c", receiver]);
+  await using manager = host.spawn(["nc", "-l", "-k", "-u", "-U", "/run/notify"]);
   await waitFor("the service manager", () => host.sh("ls /run/notify"), 5_000);
   const command = [...host.weaveCommand(), "launch", "--foreground"];
   await using router = host.spawn(command, { env: { NOTIFY_SOCKET: "/run/notify" } });
-  await waitFor("READY=1", () => manager.stdout.includes("READY=1\n"), 10_000, [host]);
+  await waitFor("READY=1", () => manager.stdout.includes("READY=1"), 10_000, [host]);
   assert.equal((await host.attemptWeave("status")).code, 0, "it is ready when it says so");
   router.signal("SIGTERM");
   assert.equal((await router.finished(10_000)).code, 0);
-  assert.equal(manager.stdout, "READY=1\nSTOPPING=1\n");
+  assert.equal(manager.stdout, "READY=1STOPPING=1");
   assert.equal(await host.sh("ls /run/weave | grep -c 'router\\|supervisor' || true"), "0");
 });
 
@@ -213,6 +281,7 @@ async function processesOf(host: EmulatedHost): Promise<string[]> {
 /** Links, rules, processes and files. */
 async function everything(host: EmulatedHost): Promise<string> {
   return await host.sh(
-    "ip -o link | cut -d: -f2; iptables-save | sed '/^#/d'; ps -eo comm --no-headers | sort; find /run /var/lib/weave /var/log | grep -v '^/run/\\.'",
+    // The list of processes is taken whole before it is sorted: what sorts it would be in it, or not.
+    "ip -o link | cut -d: -f2; iptables-save | sed '/^#/d'; p=$(ps -eo comm --no-headers); echo \"$p\" | sort; find /run /var/lib/weave /var/log | grep -v '^/run/\\.'",
   );
 }

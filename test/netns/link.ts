@@ -26,7 +26,7 @@ export class Port {
     await this.#applyFilter();
   }
 
-  /** Loses arriving packets of more than so many octets, IP header included. */
+  /** Loses arriving packets of more than so many octets, IP header included; the sender must not segment late. */
   async dropLarger(octets: number): Promise<void> {
     this.#largestOctets = octets;
     await this.#applyFilter();
@@ -34,6 +34,11 @@ export class Port {
 
   async setMtu(octets: number): Promise<void> {
     await this.host.exec(["ip", "link", "set", this.device, "mtu", String(octets)]);
+  }
+
+  /** Sends what the kernel cuts into packets as these, not whole for the other end to cut: loss is for each then. */
+  async segmentEarly(): Promise<void> {
+    await this.host.exec(["ethtool", "-K", this.device, "gso", "off", "tso", "off", "tx-udp-segmentation", "off"]);
   }
 
   /** Lets at most so much leave, in words of tc(8): `100mbit`. */
@@ -83,7 +88,17 @@ export class Link {
   }
 
   async lose(percent: number): Promise<void> {
+    await this.segmentEarly();
     await Promise.all(this.ports.map((port) => port.lose(percent)));
+  }
+
+  async dropLarger(octets: number): Promise<void> {
+    await this.segmentEarly();
+    await Promise.all(this.ports.map((port) => port.dropLarger(octets)));
+  }
+
+  async segmentEarly(): Promise<void> {
+    await Promise.all(this.ports.map((port) => port.segmentEarly()));
   }
 
   async setMtu(octets: number): Promise<void> {

@@ -10,7 +10,7 @@ import { waitFor } from "./wait.ts";
 export const CONNECT_MS = 10_000;
 
 /** How long a container may take to reach another one over established connections: gossip, routes, ARP. */
-export const REACH_MS = 10_000;
+const REACH_MS = 10_000;
 
 interface Report {
   readonly Version: string;
@@ -30,6 +30,7 @@ export interface ReportedPeer {
   readonly NickName: string;
   readonly UID: number;
   readonly ShortID: number;
+  readonly Version: number;
   readonly Connections: readonly { readonly Name: string; readonly Established: boolean }[] | null;
 }
 

@@ -1,323 +1,249 @@
 /**
- * Plays one side of a recorded session between two routers over real sockets, against a router under test that stands for the
- * other. It keeps in step: before it sends what was recorded, it waits for what the router under test must have sent by then.
+ * Plays routers of a recorded session over real sockets, each from a host of its own, against a router under test that stands for another
+ * of that session. It keeps in step: before it does what was recorded, it waits for what the router under test must have said by then.
  * Compared is the meaning, as order and number of repetitions vary; octets are compared where nothing may vary.
  */
 
-import { createSocket, type Socket } from "node:dgram";
-import { once } from "node:events";
+import type { ControlBoxes } from "../../ffi/control_boxes.ts";
+import { check } from "../../ffi/errno.ts";
+import { libc } from "../../ffi/libc.ts";
+import { withNetns } from "../../ffi/netns.ts";
+import { encodeAddress } from "../../ffi/socket.ts";
+import { openUdpPair, type UdpPair } from "../../ffi/udp.ts";
+import { type ControlSocket, ControlSockets } from "../../src/host/sockets.ts";
+import { parseIpv4 } from "../../src/lib/ip.ts";
+import type { EmulatedHost } from "./host.ts";
+import {
+  dialsFirst,
+  nameOf,
+  passwordOf,
+  privateKeysOf,
+  recordedSessionKey,
+  type Recording,
+  type RouterNumber,
+} from "./recording.ts";
+import { byUdp, containersAnswer, onConnection, type Step, writeScore } from "./score.ts";
+import { readPacket, type SleeveSeal } from "./sleeve_packet.ts";
+import { Transcript } from "./transcript.ts";
 import { delay, waitFor } from "./wait.ts";
+import { type Datagram, Wiretap } from "./wiretap.ts";
+import { OWN_RECORD, wordOfFrame } from "./words.ts";
 
-/** A session as the recordings have it: control connection and data packets of one run. */
-export interface Recording {
-  readonly setting: {
-    readonly routers: Readonly<
-      Record<string, { readonly name: string; readonly nick: string; readonly ip: string | string[] }>
-    >;
-    readonly port: number;
-    readonly session_keys?: readonly { readonly side: string; readonly private_key: string }[];
-  };
-  readonly transcript: readonly RecordedItem[];
+/** Where a router is played. */
+export interface Place {
+  readonly router: RouterNumber;
+  readonly host: EmulatedHost;
+  /** Addresses on the network between it and the router under test. */
+  readonly local: string;
+  readonly remote: string;
 }
 
-interface RecordedItem {
+/** An event of the recording, with whom the router under test is connected meanwhile. */
+export interface RecordedEvent {
+  readonly what: string;
   readonly t: number;
-  readonly kind: string;
-  readonly dir?: string;
-  readonly conn?: number;
-  readonly what?: string;
-  readonly flags?: string;
-  readonly hex?: string;
-  readonly frame?: string;
-  /** The message of an encrypted frame. */
-  readonly plaintext?: string;
-  readonly decoded?: {
-    readonly kind?: string;
-    readonly channel?: string;
-    readonly src?: string;
-    readonly features?: Readonly<Record<string, string>>;
-  };
+  readonly connected: readonly RouterNumber[];
 }
-
-export interface RecordedPackets {
-  readonly packets: readonly {
-    readonly t: number;
-    readonly kind?: string;
-    readonly dir?: string;
-    readonly payload?: string;
-    readonly payload_len?: number;
-    readonly payload_prefix?: string;
-    readonly frames?: readonly { readonly kind: string; readonly mtu?: number }[];
-  }[];
-}
-
-/** What happens next: something to send, something to wait for, or something to do. */
-type Step =
-  | { readonly do: "dial" | "accept" | "close" | "awaitClose"; readonly connection: number }
-  | { readonly do: "sendTcp"; readonly connection: number; readonly octets: Uint8Array }
-  | { readonly do: "sendUdp"; readonly octets: Uint8Array }
-  | { readonly do: "expect"; readonly key: string }
-  | { readonly do: "event"; readonly what: string };
 
 export interface PlayerOptions {
   readonly recording: Recording;
-  readonly packets: RecordedPackets;
-  /** The router that is played, and the one under test, by their numbers in the recording. */
-  readonly plays: string;
-  readonly against: string;
-  /** Addresses: of ours, and of the router under test. */
-  readonly local: string;
-  readonly remote: string;
-  /** Carries out what an operator did to the router under test. */
-  readonly operate: (what: string) => Promise<void>;
-  /** Does the router under test have a container that answers? */
-  readonly containerAnswers: boolean;
+  /** The router under test, by its number in the recording, and its host. */
+  readonly under: RouterNumber;
+  readonly host: EmulatedHost;
+  readonly places: readonly Place[];
+  readonly boxes: ControlBoxes;
+  /** Does what an operator did. */
+  readonly operate: (event: RecordedEvent) => Promise<void>;
 }
 
 /** The longest pause that is kept between recorded items; the recordings idle for half a minute at a time. */
 const LONGEST_PAUSE_MS = 100;
+/** Attempts to connect again come after up to 7 s. */
+const EXPECT_MS = 20_000;
 
-const EXPECT_MS = 8_000;
+interface Seat extends Place {
+  readonly udp: UdpPair;
+  /** Sockets that were accepted, and not waited for yet. */
+  readonly accepted: ControlSocket[];
+}
+
+interface Conversation {
+  readonly router: RouterNumber;
+  readonly socket: ControlSocket;
+  /** Why it ended, or that we ended it. */
+  ended: string | undefined;
+  /** The last word of the router under test on its own connections. */
+  ownRecord: string | undefined;
+}
 
 export class Player implements AsyncDisposable {
-  readonly #options: PlayerOptions;
-  readonly #connections = new Map<number, ControlConnection>();
-  readonly #seen = new Set<string>();
-  readonly #udp: Socket = createSocket("udp4");
-  readonly #listener: Deno.TcpListener;
+  readonly #o: PlayerOptions;
+  readonly #sockets = new ControlSockets();
+  readonly #owned = new DisposableStack();
+  readonly #seats = new Map<RouterNumber, Seat>();
+  readonly #conversations = new Map<number, Conversation>();
+  readonly #said = new Set<string>();
+  readonly #seal: SleeveSeal | undefined;
 
-  constructor(options: PlayerOptions) {
-    this.#options = options;
-    this.#listener = Deno.listen({ hostname: options.local, port: options.recording.setting.port });
-    this.#udp.on("message", (packet: Uint8Array) => this.#takePacket(packet));
+  private constructor(o: PlayerOptions) {
+    this.#o = o;
+    const { keys } = o.recording.setting;
+    const key = keys && Uint8Array.fromHex(keys.session_key);
+    this.#seal = key && { boxes: o.boxes, key, outbound: dialsFirst(o.recording, o.under) };
   }
 
-  /** Plays to the end; throws when something that must come does not. */
+  static async create(o: PlayerOptions): Promise<Player> {
+    const player = new Player(o);
+    for (const place of o.places) {
+      const link = Number(await place.host.sh("cat /sys/class/net/eth0/ifindex"));
+      withNetns(`/proc/${place.host.pid}/ns/net`, () => player.#seat(place, link));
+    }
+    return player;
+  }
+
+  /** Opens a played router's sockets, in the namespace of its host. */
+  #seat(place: Place, link: number): void {
+    const { router } = place;
+    const { port } = this.#o.recording.setting;
+    const accepted: ControlSocket[] = [];
+    this.#sockets.listen({ port }, { onAccepted: (socket) => accepted.push(socket) });
+    const udp = this.#owned.use(openUdpPair({ address: 0, port }));
+    const onDatagram = (datagram: Datagram) => this.#hearDatagram(router, datagram);
+    this.#owned.use(new Wiretap({ link, port, sockets: this.#sockets, onDatagram }));
+    this.#seats.set(router, { ...place, udp, accepted });
+  }
+
+  /** Plays to the end; throws when something that must come does not, and when something comes that must not. */
   async play(): Promise<void> {
-    const { port } = this.#options.recording.setting;
-    this.#udp.bind(port, this.#options.local);
-    await once(this.#udp, "listening");
+    const score = writeScore(this.#o.recording, this.#o.under, this.#seal);
     let before = 0;
-    for (const { t, step } of this.#steps()) {
+    for (const { t, step } of score.steps) {
       await delay(Math.min(LONGEST_PAUSE_MS, (t - before) * 1000));
       before = t;
-      await this.#take(step);
+      await this.#take(step, t);
     }
+    const unexpected = [...this.#said].filter((word) => !score.allows(word));
+    if (unexpected.length > 0) throw new Error(`The router under test said besides:\n${unexpected.join("\n")}`);
+    // Whoever was refused tries again, as long as there is time.
+    if (this.#o.recording.setting.passwords !== undefined) return;
+    const accepted = [...this.#seats.values()].flatMap((seat) => seat.accepted);
+    if (accepted.length > 0) throw new Error("The router under test connected more often than was recorded");
   }
 
-  async #take(step: Step): Promise<void> {
+  async #take(step: Step, t: number): Promise<void> {
+    const { port } = this.#o.recording.setting;
     switch (step.do) {
       case "event":
-        return await this.#options.operate(step.what);
+        return await this.#o.operate({ what: step.what, t, connected: this.#connected });
       case "dial": {
-        const { port } = this.#options.recording.setting;
-        const socket = await Deno.connect({ hostname: this.#options.remote, port });
-        this.#connections.set(step.connection, new ControlConnection(socket, step.connection, this.#seen));
-        return;
+        const seat = this.#seats.get(step.router)!;
+        const { promise, resolve, reject } = Promise.withResolvers<ControlSocket>();
+        withNetns(`/proc/${seat.host.pid}/ns/net`, () => {
+          const onFailed = (reason: string) => reject(new Error(reason));
+          this.#sockets.dial({ address: parseIpv4(seat.remote)!, port }, { onConnected: resolve, onFailed });
+        });
+        return this.#converse(step.connection, { router: step.router, socket: await promise, outbound: false });
       }
       case "accept": {
-        const late = delay(EXPECT_MS).then(() => undefined);
-        const socket = await Promise.race([this.#listener.accept(), late]);
-        if (!socket) throw new Error(`Connection ${step.connection} did not come`);
-        this.#connections.set(step.connection, new ControlConnection(socket, step.connection, this.#seen));
-        return;
+        const { accepted } = this.#seats.get(step.router)!;
+        await this.#wait(`connection ${step.connection}`, () => accepted.length > 0);
+        return this.#converse(step.connection, { router: step.router, socket: accepted.shift()!, outbound: true });
       }
       case "close":
-        return this.#connections.get(step.connection)?.close();
-      case "awaitClose":
-        await waitFor(
-          `the end of connection ${step.connection}`,
-          () => this.#connections.get(step.connection)?.ended,
-          EXPECT_MS,
-        );
+        return this.#end(step.connection);
+      case "awaitEnd": { // by a reset, as routers of Weave Net end connections
+        const conversation = this.#conversations.get(step.connection)!;
+        const isReset = () => conversation.ended?.endsWith("connection reset by peer") ?? false;
+        return await this.#wait(`the reset of connection ${step.connection}`, isReset);
+      }
+      case "say":
+        this.#conversations.get(step.connection)!.socket.send(step.octets);
         return;
-      case "sendTcp":
-        return await this.#connections.get(step.connection)?.send(step.octets);
-      case "sendUdp":
-        this.#udp.send(step.octets, this.#options.recording.setting.port, this.#options.remote);
+      case "send": {
+        const { udp, remote } = this.#seats.get(step.router)!;
+        const to = encodeAddress({ address: parseIpv4(remote)!, port });
+        const octets = step.packet.slice();
+        const { raw } = step.df ? udp.df : udp.plain;
+        check("sendto", () => libc.sendto(raw, octets, BigInt(octets.length), 0, to, to.length));
         return;
+      }
+      case "expectRecord": {
+        const { connection, word } = step;
+        return await this.#wait(`"${word}" at last`, () => this.#conversations.get(connection)!.ownRecord === word);
+      }
       case "expect":
-        await waitFor(`"${step.key}", of ${[...this.#seen].join(", ")}`, () => this.#seen.has(step.key), EXPECT_MS);
-        return;
+        return await this.#wait(`"${step.word}"`, () => this.#said.has(step.word));
       default:
         step satisfies never;
     }
   }
 
-  /** The recorded items that concern us, in their order, as steps. */
-  #steps(): { t: number; step: Step }[] {
-    const { recording, packets, plays, against } = this.#options;
-    const [ours, theirs] = [`${plays}->${against}`, `${against}->${plays}`];
-    const steps: { t: number; step: Step }[] = [];
-    for (const item of recording.transcript) {
-      const add = (step: Step) => steps.push({ t: item.t, step });
-      const connection = item.conn ?? 0;
-      if (item.kind === "EVENT") add({ do: "event", what: item.what! });
-      else if (item.flags === "SYN" && item.dir === ours) add({ do: "dial", connection });
-      else if (item.flags === "SYN" && item.dir === theirs) add({ do: "accept", connection });
-      else if (item.flags?.includes("RST") && item.dir === ours) add({ do: "close", connection });
-      else if (item.flags?.includes("RST") && item.dir === theirs) add({ do: "awaitClose", connection });
-      else if (item.kind !== "tcp" && item.dir === ours) {
-        add({ do: "sendTcp", connection, octets: Uint8Array.fromHex(item.hex ?? item.frame!) });
-      } else if (item.kind !== "tcp" && item.dir === theirs) {
-        for (const key of expectedOf(item, recording.setting.routers[against]!.name)) {
-          add({ do: "expect", key: `${connection} ${key}` });
-        }
-      }
-    }
-    for (const packet of packets.packets) {
-      if (packet.dir === ours) steps.push({ t: packet.t, step: { do: "sendUdp", octets: packetOctets(packet) } });
-      if (packet.dir !== theirs) continue;
-      const frame = packet.frames![0]!;
-      const answer = frame.kind === "ethernet" && !this.#options.containerAnswers;
-      if (answer) continue;
-      const keys = frame.kind === "ethernet" ? keysOfPacket(Uint8Array.fromHex(packet.payload!)) : [specialKey(frame)];
-      for (const key of keys) steps.push({ t: packet.t, step: { do: "expect", key } });
-    }
-    return steps.sort((a, b) => a.t - b.t);
+  #converse(connection: number, { router, socket, outbound }: {
+    readonly router: RouterNumber;
+    readonly socket: ControlSocket;
+    /** The router under test made the connection. */
+    readonly outbound: boolean;
+  }): void {
+    const { recording, under, boxes } = this.#o;
+    const conversation: Conversation = { router, socket, ended: undefined, ownRecord: undefined };
+    this.#conversations.set(connection, conversation);
+    const transcript = new Transcript({
+      speaker: nameOf(recording, under),
+      outbound,
+      boxes,
+      keyFor: (publicKey) => this.#keyFor(publicKey, connection, router),
+      onWord: (said) => {
+        const word = onConnection(connection, said);
+        this.#said.add(word);
+        if (said.startsWith(OWN_RECORD)) conversation.ownRecord = word;
+      },
+    });
+    socket.start({
+      onOctets: (octets) => transcript.add(octets),
+      onClosed: (reason) => conversation.ended = reason,
+      onWritable: () => {},
+    });
   }
 
-  #takePacket(packet: Uint8Array): void {
-    for (const key of keysOfPacket(packet)) this.#seen.add(key);
+  /** What the router under test seals with: as it was recorded, or, where its keys are not known, from the password it was given. */
+  #keyFor(publicKey: Uint8Array, connection: number, router: RouterNumber): Uint8Array | undefined {
+    const { recording, under, boxes } = this.#o;
+    if (privateKeysOf(recording, under).length > 0) return recordedSessionKey(recording, connection);
+    const privateKey = privateKeysOf(recording, router)[connection];
+    const password = passwordOf(recording, under);
+    if (privateKey === undefined || password === undefined) return undefined;
+    return boxes.sessionKey(publicKey, Uint8Array.fromHex(privateKey), new TextEncoder().encode(password));
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const connection of this.#connections.values()) await connection[Symbol.asyncDispose]();
-    this.#listener.close();
-    const closed = once(this.#udp, "close");
-    this.#udp.close();
-    await closed;
-  }
-}
-
-/** One control connection: collects what the other side says, cut into greeting, flag and messages. */
-class ControlConnection implements AsyncDisposable {
-  ended = false;
-  readonly #reading: Promise<void>;
-  #pending = new Uint8Array();
-  #part: "greeting" | "flag" | "messages" = "greeting";
-
-  constructor(readonly socket: Deno.TcpConn, readonly number: number, readonly seen: Set<string>) {
-    this.#reading = this.#read();
+  #end(connection: number): void {
+    const conversation = this.#conversations.get(connection)!;
+    conversation.socket.close();
+    conversation.ended = "closed here";
   }
 
-  async send(octets: Uint8Array): Promise<void> {
-    await this.socket.write(octets).catch(() => {}); // the other side may have refused already
+  get #connected(): RouterNumber[] {
+    return [...this.#conversations.values()].filter(({ ended }) => ended === undefined).map(({ router }) => router);
   }
 
-  close(): void {
-    if (!this.ended) this.socket.close();
-    this.ended = true;
+  #hearDatagram(router: RouterNumber, { payload, df }: Datagram): void {
+    const speaker = nameOf(this.#o.recording, this.#o.under);
+    const { sender, sealedDf = df, frames } = readPacket(payload, this.#seal);
+    if (sender !== speaker || sealedDf !== df) throw new Error(`Cannot accept packet ${payload.toHex()}`);
+    const context = { df, speaker, containersAnswer: containersAnswer(this.#o.under) };
+    for (const frame of frames) this.#said.add(byUdp(router, wordOfFrame(frame, context)));
   }
 
-  async #read(): Promise<void> {
-    const buffer = new Uint8Array(65536);
+  /** Waits for what the router under test must do. */
+  async #wait(what: string, ask: () => boolean): Promise<void> {
     try {
-      for (let count = await this.socket.read(buffer); count !== null; count = await this.socket.read(buffer)) {
-        this.#pending = new Uint8Array([...this.#pending, ...buffer.subarray(0, count)]);
-        while (this.#cut());
-      }
-    } catch {
-      // Reset, or closed by us.
+      await waitFor(what, ask, EXPECT_MS, [this.#o.host]);
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n\nIt said:\n${[...this.#said].join("\n")}`);
     }
-    this.close();
-  }
-
-  /** Takes one part off what has arrived; false when it is not whole yet. */
-  #cut(): boolean {
-    const octets = this.#pending;
-    if (octets.length === 0) return false;
-    let length: number;
-    if (this.#part === "greeting") length = 7;
-    else if (this.#part === "flag") length = octets[0] === 1 ? 33 : 1;
-    else length = octets.length < 4 ? Infinity : 4 + new DataView(octets.buffer).getUint32(0);
-    if (octets.length < length) return false;
-    const part = octets.slice(0, length);
-    this.#pending = octets.slice(length);
-    if (this.#part === "messages") {
-      for (const key of keysOfMessage(part.subarray(4))) this.seen.add(`${this.number} ${key}`);
-    } else this.seen.add(`${this.number} ${part.toHex()}`);
-    this.#part = this.#part === "greeting" ? "flag" : "messages";
-    return true;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.close();
-    await this.#reading;
+    this.#owned.dispose();
+    await this.#sockets.stop();
   }
-}
-
-/** What must come from the router under test for a recorded item of its. Gossip of its own is compared through its report. */
-function expectedOf(item: RecordedItem, name: string): string[] {
-  if (item.hex) return [item.hex];
-  switch (item.decoded?.kind) {
-    case "features":
-      return Object.entries(item.decoded.features!).map(([key, value]) => `feature ${key}=${value}`);
-    case "overlay control":
-      return keysOfMessage(Uint8Array.fromHex(item.plaintext ?? item.frame!.slice(8)));
-    case "gossip unicast":
-      return item.decoded.src === name ? [] : [`relayed ${item.frame!.slice(8)}`];
-    case "gossip broadcast":
-      return item.decoded.src === name ? [] : keysOfMessage(Uint8Array.fromHex(item.frame!.slice(8)));
-    default:
-      return [];
-  }
-}
-
-/** What a message says, in comparable words (control protocol: tag 5 unicast, 6 broadcast, 7 overlay control). */
-function keysOfMessage(message: Uint8Array): string[] {
-  const tag = message[0];
-  if (tag === 7) return [`control ${message.toHex()}`];
-  if (tag === 5) return [`relayed ${message.toHex()}`];
-  const text = new TextDecoder("latin1").decode(message);
-  if (tag === 6) {
-    const channel = ["IPallocation", "nameserver"].find((channel) => text.includes(channel));
-    return channel ? [`broadcast ${channel}`] : [];
-  }
-  // The feature map: texts with their lengths before them, key and value by turns.
-  return FEATURES.flatMap((key) => {
-    const at = text.indexOf(String.fromCharCode(key.length) + key);
-    if (at < 0) return [];
-    const value = at + 1 + key.length;
-    return [`feature ${key}=${text.slice(value + 1, value + 1 + message[value]!)}`];
-  });
-}
-
-const FEATURES = ["PeerNameFlavour", "Name", "NickName", "ShortID", "UID", "ConnID", "Trusted", "Overlays"];
-
-/** What a data packet in clear carries: sender, then frames of source, destination, length and octets. */
-function keysOfPacket(packet: Uint8Array): string[] {
-  const keys: string[] = [];
-  const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
-  for (let at = 6; at + 14 <= packet.length;) {
-    const length = view.getUint16(at + 12);
-    const frame = packet.subarray(at + 14, at + 14 + length);
-    keys.push(keyOfFrame(frame, packet.subarray(at, at + 12).toHex()));
-    at += 14 + length;
-  }
-  return keys;
-}
-
-function keyOfFrame(frame: Uint8Array, names: string): string {
-  if (frame.every((octet, i) => octet === 0 || i >= 14 && frame.length === 22)) {
-    if (frame.length === 22) return "heartbeat";
-    return frame.length === 60001 ? "frag test" : `probe ${frame.length - 14}`;
-  }
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
-  if (view.getUint16(12) !== 0x0800) return `frame ${names} ${frame.toHex()}`;
-  // The identification in the IP header is whatever the container's kernel chose.
-  return `ip ${names} ${view.getUint16(20)} ${frame.subarray(34).toHex()}`;
-}
-
-function specialKey(frame: { readonly kind: string; readonly mtu?: number }): string {
-  if (frame.kind === "PMTU probe") return `probe ${frame.mtu}`;
-  return frame.kind;
-}
-
-/** A recorded packet whole; large ones are recorded by their beginning, and zeros follow. */
-function packetOctets(packet: RecordedPackets["packets"][number]): Uint8Array {
-  if (packet.payload) return Uint8Array.fromHex(packet.payload);
-  const octets = new Uint8Array(packet.payload_len!);
-  octets.set(Uint8Array.fromHex(packet.payload_prefix!));
-  return octets;
 }

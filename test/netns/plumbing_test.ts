@@ -174,6 +174,22 @@ inOwnNamespace(import.meta.url, () => {
     await assert.rejects(ps({ containers: [], host: host.paths }), { message: "Link not found" });
   });
 
+  Deno.test("attach() undoes everything, and says so, when the container dies meanwhile", async () => {
+    await using host = await Host.start();
+    const links = await shell("ip -o link | wc -l");
+    const child = new Deno.Command("unshare", { args: ["--net", "sleep", "60"] }).spawn();
+    const inode = () => statNetns(`/proc/${child.pid}/ns/net`)!.inode;
+    while (inode() === statNetns(`/proc/${Deno.pid}/ns/net`)!.inode) await delay(5);
+    const id = `netns-${statNetns(`/proc/${child.pid}/ns/net`)!.device}-${inode()}`;
+    // It is asked for half a second whether anybody has the address.
+    const killed = delay(200).then(() => child.kill("SIGKILL")).then(() => child.status);
+    await assert.rejects(host.attach(`pid:${child.pid}`, "10.0.0.1/24"), { message: `Container ${id} died` });
+    await killed;
+    assert.equal(await shell("ip -o link | wc -l"), links);
+    assert.deepEqual(await new Plumbing(host.paths).attachments(), []);
+    assert.deepEqual(host.book.held, new Map());
+  });
+
   Deno.test("attach() plugs a container in again whose bridge was made anew", async () => {
     await using host = await Host.start();
     await host.attach("a", "10.0.0.1/24");

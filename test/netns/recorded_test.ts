@@ -1,135 +1,287 @@
 /**
- * Sessions recorded between routers of Weave Net, played over real sockets against the executable: this process plays one router,
- * in a network namespace of its own, and the executable stands for the other, with the ids that one had.
+ * Sessions recorded between real routers of Weave Net, played over real sockets against the executable: it stands for one of the routers,
+ * with the ids and keys that one had, and a player for the others. Each router that was recorded is replaced in turn.
  */
 
 import assert from "node:assert/strict";
-import { inOwnNamespace } from "../own_namespace.ts";
-import { run } from "./command.ts";
-import { EmulatedHost } from "./host.ts";
-import { report } from "./mesh.ts";
-import { Player, type RecordedPackets, type Recording } from "./player.ts";
-
-const VECTORS = new URL("../fixtures/vectors/", import.meta.url);
+import { type ControlBoxes, openControlBoxes } from "../../ffi/control_boxes.ts";
+import { formatMac } from "../../src/lib/mac.ts";
+import type { PeerRecord } from "../../src/wire/topology.ts";
+import { testAsRoot } from "../skip.ts";
+import type { RunningCommand } from "./command.ts";
+import type { Container, EmulatedHost } from "./host.ts";
+import { Lab } from "./lab.ts";
+import { setFilter } from "./link.ts";
+import { attachNew, report } from "./mesh.ts";
+import { type Place, Player, type RecordedEvent } from "./player.ts";
+import {
+  addressesBetween,
+  dialsFirst,
+  featuresOf,
+  identityOf,
+  meshSeenBy,
+  nameOf,
+  neighboursOf,
+  passwordOf,
+  readRecording,
+  type Recording,
+  type RouterNumber,
+} from "./recording.ts";
+import { containersAnswer } from "./score.ts";
+import { recordedFrames } from "./sleeve_packet.ts";
+import { waitFor } from "./wait.ts";
 
 interface Session {
   readonly name: string;
-  readonly plays: string;
-  readonly against: string;
-  readonly args?: readonly string[];
-  /** What the router under test has at the end, to be asked before the last item. */
-  readonly established: boolean;
-  /** The container of the router under test, where the recording has one that answers. */
-  readonly container?: { readonly mac: string; readonly cidr: string };
+  /** The routers that the one under test stands for, in turn. */
+  readonly routers: readonly RouterNumber[];
+  /** Routers refuse each other; why, in the words of router 2, which dials. */
+  readonly refused?: string;
+  readonly fragmentsLost?: true;
+  /** What fits into a packet in the end. */
+  readonly mtu?: number;
 }
 
 const SESSIONS: readonly Session[] = [
-  { name: "plain", plays: "2", against: "1", established: true },
+  { name: "plain", routers: ["1", "2"], mtu: 1438 },
+  { name: "encrypted", routers: ["1", "2"], mtu: 1414 },
+  { name: "relay", routers: ["1", "2", "3"], mtu: 1438 },
+  { name: "nofrag", routers: ["1", "2"], mtu: 1438, fragmentsLost: true },
+  { name: "dup", routers: ["1", "2"], mtu: 1438 },
+  { name: "badpw", routers: ["1", "2"], refused: "Unable to decrypt TCP msg" },
   {
-    name: "plain",
-    plays: "1",
-    against: "2",
-    established: true,
-    container: { mac: "06:00:00:00:00:02", cidr: "10.32.0.200/24" },
+    name: "nopw",
+    routers: ["1", "2"],
+    refused: "no password specificed, but peer requested an encrypted connection",
   },
-  { name: "badpw", plays: "2", against: "1", args: ["--password", "one"], established: false },
-  { name: "nopw", plays: "2", against: "1", args: ["--password", "one"], established: false },
 ];
 
-inOwnNamespace(import.meta.url, () => {
-  for (const session of SESSIONS) {
-    const title = `the recorded session "${session.name}" against router ${session.against} goes as it went`;
-    Deno.test(title, () => playSession(session));
-  }
-});
+/** News of the mesh, and what follows from them, are there after about 2 s. */
+const SETTLE_MS = 10_000;
 
-async function playSession(session: Session): Promise<void> {
-  const recording = await readVector<Recording>(`recorded-tcp-${session.name}.json`);
-  const packets = session.established
-    ? await readVector<RecordedPackets>(`recorded-sleeve-${session.name}.json`)
-    : { packets: [] };
+for (const session of SESSIONS) {
+  testAsRoot(`the recorded session "${session.name}" goes as it went, whichever router is replaced`, async () => {
+    const recording = await readRecording(session.name);
+    const boxes = await openControlBoxes();
+    const played = session.routers.map((under) => play({ session, recording, under, boxes }));
+    for (const result of await Promise.allSettled(played)) if (result.status === "rejected") throw result.reason;
+  });
+}
+
+interface Cast {
+  readonly session: Session;
+  readonly recording: Recording;
+  /** The router under test. */
+  readonly under: RouterNumber;
+  readonly boxes: ControlBoxes;
+}
+
+async function play(cast: Cast): Promise<void> {
+  const { session, recording, under, boxes } = cast;
   const { routers } = recording.setting;
-  const ours = addressOf(routers[session.plays]!);
-  const theirs = addressOf(routers[session.against]!);
+  const identity = JSON.stringify(identityOf(recording, under));
+  const password = passwordOf(recording, under);
+  const env = { WEAVE_TEST_IDENTITY: identity, WEAVE_MTU: "1500", ...password && { WEAVE_PASSWORD: password } };
+  await using lab = new Lab();
+  const host = await lab.host(routers[under]!.nick, { env });
+  const places: Place[] = [];
+  for (const router of neighboursOf(recording, under)) {
+    const [local, remote] = addressesBetween(recording, router, under);
+    const played = await lab.host(routers[router]!.nick);
+    await lab.link(played, host, [local, remote]);
+    places.push({ router, host: played, local, remote });
+  }
+  await prepareLinks(host, session);
+  await host.weave(
+    "launch",
+    "--name",
+    routers[under]!.name,
+    "--nickname",
+    routers[under]!.nick,
+    "--no-restart",
+    "--ipalloc-range",
+    "",
+    "--no-dns",
+  );
 
-  const identity = identityOf(recording, session.against);
-  const env = { WEAVE_TEST_IDENTITY: JSON.stringify(identity), WEAVE_MTU: "1500" };
-  await using host = await EmulatedHost.create(routers[session.against]!.nick, { env });
-  await run(["ip", "link", "add", "play", "type", "veth", "peer", "name", "eth0", "netns", String(host.pid)]);
-  try {
-    await run(["ip", "address", "add", `${ours}/24`, "dev", "play"]);
-    await run(["ip", "link", "set", "play", "up"]);
-    await host.sh(`ip address add ${theirs}/24 dev eth0; ip link set eth0 up`);
-    const { name, nick } = routers[session.against]!;
-    await host.weave("launch", "--name", name, "--nickname", nick, "--no-restart", ...session.args ?? []);
-    if (session.container) await attachAs(host, session.container);
+  await using operator = new Operator(cast, host, await attachRecorded(host, recording, under));
+  const operate = (event: RecordedEvent) => operator.operate(event);
+  await using player = await Player.create({ recording, under, host, places, boxes, operate });
+  await player.play();
+}
 
-    await using player = new Player({
-      recording,
-      packets,
-      plays: session.plays,
-      against: session.against,
-      local: ours,
-      remote: theirs,
-      containerAnswers: session.container !== undefined,
-      operate: async (what) => {
-        const told = new RegExp(`router ${session.against} told to connect to (\\S+)`).exec(what);
-        if (told) await host.weave("connect", told[1]!);
-        if (what === `stop router ${session.plays}`) await checkState(host, session, recording);
-      },
+/** What leaves is seen packet by packet; what arrives suffers as in the recording. */
+async function prepareLinks(host: EmulatedHost, { fragmentsLost }: Session): Promise<void> {
+  for (const { device } of host.ports) {
+    await host.exec(["ethtool", "-K", device, "tx-udp-segmentation", "off"]);
+    if (!fragmentsLost) continue;
+    const hook = `type filter hook ingress device "${device}" priority 0`;
+    await setFilter(host, {
+      family: "netdev",
+      table: "lab_fragments",
+      hook,
+      rules: ["ip frag-off & 0x3fff != 0 drop"],
     });
-    await player.play();
-    if (!session.established) await checkState(host, session, recording);
-  } finally {
-    await run(["ip", "link", "del", "play"]);
   }
 }
 
-/** What the router under test has learned of the one that is played. */
-async function checkState(host: EmulatedHost, session: Session, recording: Recording): Promise<void> {
-  const { Router: router } = await report(host);
-  const states = (router.Connections ?? []).map((connection) => connection.State);
-  assert.equal(states.includes("established"), session.established, JSON.stringify(router.Connections));
-  if (!session.established) return;
-  const features = featuresOf(recording, session.plays);
-  const peer = router.Peers!.find((peer) => peer.Name === features.Name)!;
-  assert.equal(peer.NickName, features.NickName);
-  assert.equal(String(peer.UID), String(Number(features.UID)));
-  assert.equal(peer.ShortID, Number(features.ShortID));
-  assert.deepEqual(peer.Connections!.map((connection) => [connection.Name, connection.Established]), [[
-    router.Name,
-    true,
-  ]]);
+async function attachRecorded(
+  host: EmulatedHost,
+  recording: Recording,
+  under: RouterNumber,
+): Promise<Container | undefined> {
+  const recorded = recording.containers[under];
+  if (recorded === undefined) return undefined;
+  const container = await attachNew(host, "c1", `${recorded.ip}/24`);
+  await container.sh(`ip link set ethwe down; ip link set ethwe address ${recorded.mac} up`);
+  return container;
 }
 
-/** The ids that the recorded router had, for the one that stands for it. */
-function identityOf(recording: Recording, router: string) {
-  const features = recording.transcript
-    .filter((item) => item.dir?.startsWith(router) && item.decoded?.kind === "features")
-    .map((item) => item.decoded!.features!);
+/** Does to the router under test and its container what the operator did when the session was recorded. */
+class Operator implements AsyncDisposable {
+  readonly #cast: Cast;
+  readonly #host: EmulatedHost;
+  readonly #container: Container | undefined;
+  #ping: RunningCommand | undefined;
+  #stopped = false;
+
+  constructor(cast: Cast, host: EmulatedHost, container: Container | undefined) {
+    this.#cast = cast;
+    this.#host = host;
+    this.#container = container;
+  }
+
+  async operate(event: RecordedEvent): Promise<void> {
+    const { what } = event;
+    if (what.startsWith("stop")) return await this.#stop(event);
+    if (what.startsWith("ping")) return await this.#startPing(what);
+    const { under } = this.#cast;
+    const told = new RegExp(`^router ${under} told (again )?to connect to (\\S+)`).exec(what);
+    const target = told?.[2] ?? this.#commonTarget(what);
+    if (told?.[1]) await this.#host.weave("forget", target!);
+    if (target !== undefined) await this.#host.weave("connect", target);
+  }
+
+  /** Of two routers told at the same moment one was faster, and the other found that it was connected already. */
+  #commonTarget(what: string): string | undefined {
+    const { recording, under } = this.#cast;
+    if (!what.startsWith("both routers are told") || !dialsFirst(recording, under)) return undefined;
+    return addressesBetween(recording, neighboursOf(recording, under)[0]!, under)[0];
+  }
+
+  /** Pings until the next event, as an answer that is late must not matter. */
+  async #startPing(what: string): Promise<void> {
+    await this.#endPing();
+    const { recording, under, session } = this.#cast;
+    if (containersAnswer(under) || !this.#container) return;
+    const to = Object.entries(recording.containers).find(([router]) => router !== under)![1].ip;
+    const [, octets, df] = /^ping (\d+) (with|without) DF/.exec(what) ?? [];
+    const options = octets === undefined ? [] : ["-s", octets, "-M", df === "with" ? "do" : "dont"];
+    if (what.includes("too big")) {
+      const { stdout } = await this.#container.attempt(["ping", "-n", "-c", "1", "-W", "1", ...options, to]);
+      assert.match(stdout, new RegExp(`Frag needed and DF set \\(mtu = ${session.mtu}\\)`));
+      return;
+    }
+    this.#ping = this.#container.spawn(["ping", "-n", "-i", "0.2", ...options, to]);
+  }
+
+  async #endPing(): Promise<void> {
+    await this.#ping?.[Symbol.asyncDispose]();
+    this.#ping = undefined;
+  }
+
+  async #stop(event: RecordedEvent): Promise<void> {
+    await this.#endPing();
+    if (this.#stopped) return;
+    await this.#checkAnswers();
+    const { session, under } = this.#cast;
+    await waitFor(
+      "what was learned",
+      async () => {
+        await (session.refused ? this.#checkRefused(session.refused) : this.#checkLearned(event));
+        return true;
+      },
+      SETTLE_MS,
+      [this.#host],
+    );
+    if (/\d/.test(event.what) && !event.what.includes(under)) return; // others were stopped
+    this.#stopped = true;
+    await this.#host.weave("stop");
+  }
+
+  /** The answers that were recorded reached the container that asked. */
+  async #checkAnswers(): Promise<void> {
+    const { recording, under } = this.#cast;
+    if (containersAnswer(under) || !this.#container) return;
+    const frames = recording.packets.filter((packet) => packet.dir!.endsWith(under)).flatMap(recordedFrames);
+    const answers = frames.filter(({ octets }) => isEchoReply(octets)).length;
+    assert.ok(answers > 0);
+    await waitFor(`${answers} answers`, async () => {
+      const [names, counts] = (await this.#container!.sh("grep ^Icmp: /proc/net/snmp")).split("\n");
+      return Number(counts!.split(" ")[names!.split(" ").indexOf("InEchoReps")]) === answers;
+    }, SETTLE_MS);
+  }
+
+  async #checkRefused(reason: string): Promise<void> {
+    const { recording, under } = this.#cast;
+    const { Router: router } = await report(this.#host);
+    const targets = (router.Connections ?? []).map(({ State, Info }) => `${State} ${Info}`);
+    assert.equal(targets.length, dialsFirst(recording, under) ? 1 : 0);
+    for (const target of targets) assert.match(target, new RegExp(`^(failed|retrying) ${reason}`));
+    assert.equal(router.Peers!.length, 1);
+  }
+
+  /** Peers, routes and connections are those that follow from what the router was told. */
+  async #checkLearned({ t: at, connected }: RecordedEvent): Promise<void> {
+    const { recording, under, session } = this.#cast;
+    const { Router: router } = await report(this.#host);
+    const learned = meshSeenBy(recording, under, { connected, at });
+    const ourself = router.Peers!.find((peer) => peer.Name === router.Name)!;
+    assert.equal(String(ourself.UID), String(Number(featuresOf(recording, under)!.UID)));
+    const peers = router.Peers!.filter((peer) => peer !== ourself);
+    const nickName = (name: string) => router.Peers!.find((peer) => peer.Name === name)?.NickName;
+    const expected = [...learned.values()].map(({ record }) => asReported(record, nickName));
+    assert.deepEqual(byName(peers), byName(expected));
+    const connections = (ourself.Connections ?? []).map(({ Name, Established }) => ({ Name, Established }));
+    const names = connected.map((neighbour) => formatMac(nameOf(recording, neighbour)));
+    assert.deepEqual(byName(connections), byName(names.map((Name) => ({ Name, Established: true }))));
+    const routes = router.UnicastRoutes!.filter(({ Dest }) => Dest !== router.Name);
+    const vias = [...learned].map(([name, { via }]) => ({ Dest: formatMac(name), Via: formatMac(via) }));
+    assert.deepEqual(routes, vias.sort((a, b) => a.Dest.localeCompare(b.Dest)));
+    const live = (router.Connections ?? []).filter((connection) => connection.State === "established");
+    assert.deepEqual(live.map(({ Attrs }) => Attrs!.mtu), connected.map(() => session.mtu));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#endPing();
+  }
+}
+
+/** A peer's record as reports show it. */
+function asReported(record: PeerRecord, nickName: (name: string) => string | undefined) {
   return {
-    uid: features[0]?.UID ?? "1",
-    shortId: Number(features[0]?.ShortID ?? 1),
-    connectionIds: features.map((map) => map.ConnID),
-    privateKeys: recording.setting.session_keys?.map((keys) => keys.private_key) ?? [],
+    Name: formatMac(record.name),
+    NickName: record.nickName,
+    UID: Number(record.uid),
+    ShortID: record.shortId,
+    Version: Number(record.version),
+    Connections: record.connections.map(({ peer, address, outbound, established }) => ({
+      Name: formatMac(peer),
+      NickName: nickName(formatMac(peer)),
+      Address: address,
+      Outbound: outbound,
+      Established: established,
+    })),
   };
 }
 
-function featuresOf(recording: Recording, router: string): Readonly<Record<string, string>> {
-  return recording.transcript.find((item) => item.dir?.startsWith(router) && item.decoded?.kind === "features")!
-    .decoded!.features!;
+function byName<T extends { readonly Name: string }>(rows: readonly T[]): T[] {
+  return [...rows].sort((a, b) => a.Name.localeCompare(b.Name));
 }
 
-async function attachAs(host: EmulatedHost, { mac, cidr }: { mac: string; cidr: string }): Promise<void> {
-  const container = await host.container("c1");
-  await host.weave("attach", cidr, container.reference);
-  await container.sh(`ip link set ethwe down; ip link set ethwe address ${mac} up`);
-}
-
-function addressOf(router: { readonly ip: string | string[] }): string {
-  return typeof router.ip === "string" ? router.ip : router.ip[0]!;
-}
-
-async function readVector<T>(name: string): Promise<T> {
-  return JSON.parse(await Deno.readTextFile(new URL(name, VECTORS)));
+/** An ICMP echo reply, or the first fragment of one. */
+function isEchoReply(frame: Uint8Array): boolean {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+  const isIcmp = view.getUint16(12) === 0x0800 && frame[23] === 1;
+  return isIcmp && (view.getUint16(20) & 0x1fff) === 0 && frame[34] === 0;
 }

@@ -57,8 +57,12 @@ testAsRoot("weave launch with another version replaces the running router in pla
     await a!.weave("launch", "--nickname", "keeper");
     await b!.weave("launch", a!.address());
     const c1 = await attachNew(a!, "c1", "10.0.0.1/24");
-    await attachNew(b!, "c2", "10.0.0.2/24");
+    const c2 = await attachNew(b!, "c2", "10.0.0.2/24");
     await waitPing(c1, "10.0.0.2");
+    await using receiver = c2.spawn(["nc", "-l", "4000"]);
+    await waitFor("nc to listen", async () => await c2.sh("ss -Htln sport = :4000") !== "", 5_000);
+    await using _sender = c1.spawn(["sh", "-c", "while sleep 0.1; do date +%s; done | nc 10.0.0.2 4000"]);
+    await waitFor("the first line", () => receiver.stdout.length > 0, 5_000);
     await using stream = new PingStream(c1, "10.0.0.2");
     await a!.exec([next, "launch"]);
     const after = await report(a!);
@@ -66,6 +70,8 @@ testAsRoot("weave launch with another version replaces the running router in pla
     assert.equal(after.Router.NickName, "keeper", "flags of the old one are kept");
     await stream.waitAnswers(10, 15_000);
     console.log(`no answer for ${stream.longestGapMs} ms while the version changed`);
+    const before = receiver.stdout.length;
+    await waitFor("the TCP connection to go on", () => receiver.stdout.length > before, 10_000, [a!, b!]);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -73,6 +73,8 @@ export class SimHost {
   readonly #confirmed = new Map<ConnectionId, PeerName>();
   #port = 32768;
   #wakeAt = Infinity;
+  #stalledUntil = 0;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(o: HostOptions, world: Surroundings) {
     this.o = o;
@@ -100,6 +102,28 @@ export class SimHost {
   stop(): void {
     this.running = false;
     this.#world.network.unlisten(this.o.address);
+  }
+
+  /** As if the process were not run for so long: what arrives waits, and so does everything that is due. */
+  stall(ms: number): void {
+    this.#stalledUntil = this.#now + ms;
+    this.#world.clock.plan(this.#stalledUntil, () => {
+      if (this.#isStalled || !this.running) return;
+      this.#wakeAt = Infinity;
+      this.mesh.handleTimeout(this.#now); // timers come first: the worst order
+      this.pump();
+      for (const happened of this.#waiting.splice(0)) happened();
+    });
+  }
+
+  /** Lets something happen to the host, now or when it is run again. */
+  whenRun(happen: () => void): void {
+    if (this.#isStalled) this.#waiting.push(happen);
+    else happen();
+  }
+
+  get #isStalled(): boolean {
+    return this.#stalledUntil > this.#now;
   }
 
   /** To be called after whatever was asked of the mesh from outside. */
@@ -197,12 +221,12 @@ export class SimHost {
 
   /** Carriers work after a while, on each side by itself. */
   #startCarrier(id: ConnectionId): void {
-    const { clock } = this.#world;
-    clock.plan(this.#now + 5 + this.#random.below(150), () => {
-      if (!this.running) return;
-      this.mesh.handleCarrierEstablished(id, this.#now);
-      this.pump();
-    });
+    this.#world.clock.plan(this.#now + 5 + this.#random.below(150), () =>
+      this.whenRun(() => {
+        if (!this.running) return;
+        this.mesh.handleCarrierEstablished(id, this.#now);
+        this.pump();
+      }));
   }
 
   #close(id: ConnectionId): void {
@@ -217,7 +241,7 @@ export class SimHost {
     if (at >= this.#wakeAt) return;
     this.#wakeAt = at;
     this.#world.clock.plan(at, () => {
-      if (this.#wakeAt > this.#now || !this.running) return;
+      if (this.#wakeAt > this.#now || !this.running || this.#isStalled) return;
       this.#wakeAt = Infinity;
       if (this.o.octets) { for (const socket of [...this.#sockets.values()]) socket.handleTimeout(); }
       this.mesh.handleTimeout(this.#now);
@@ -284,6 +308,10 @@ class ValueSocket implements Socket {
   }
 
   handleItem(item: Item): void {
+    this.host.whenRun(() => this.#handleItem(item));
+  }
+
+  #handleItem(item: Item): void {
     if (!this.#introduced) {
       this.#introduced = true;
       this.host.handleIntroduced(this.id, item as Features);
@@ -293,7 +321,7 @@ class ValueSocket implements Socket {
   }
 
   handleReset(): void {
-    this.host.handleClosed(this.id, "connection reset by peer");
+    this.host.whenRun(() => this.host.handleClosed(this.id, "connection reset by peer"));
   }
 
   handleWritable(writable: boolean): void {
@@ -340,13 +368,17 @@ class OctetSocket implements Socket {
   }
 
   handleItem(item: Item): void {
+    this.host.whenRun(() => this.#handleItem(item));
+  }
+
+  #handleItem(item: Item): void {
     this.#session.handleOctets(item as Uint8Array, this.host.now);
     this.host.handleAlive(this.id);
     this.#handleEvents();
   }
 
   handleReset(): void {
-    this.host.handleClosed(this.id, "connection reset by peer");
+    this.host.whenRun(() => this.host.handleClosed(this.id, "connection reset by peer"));
   }
 
   handleWritable(writable: boolean): void {

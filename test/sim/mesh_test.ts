@@ -97,6 +97,29 @@ Deno.test("a cut is noticed 2 s after the last answer, and both sides forget eac
   }
 });
 
+Deno.test("a peer that is not run for a second loses no connection, nor do many that are not run for longer", () => {
+  const world = new World({ seed: 5 });
+  chain(world, range(1, 8));
+  world.runUntil("settled", () => isSettled(world), SETTLE);
+  const terminations = () => [...world.hosts.values()].map((host) => host.mesh.terminationCount);
+  const before = terminations();
+  for (let i = 0; i < 10; i++) {
+    world.host(1 + world.random.below(8)).stall(1_000);
+    world.run(2_000);
+  }
+  for (const host of world.hosts.values()) host.stall(10_000); // as when their machine sleeps
+  world.run(20_000);
+  assert.deepEqual(terminations(), before);
+  checkSettled(world);
+
+  // Others cannot know that it is not dead. It comes back by itself.
+  world.host(4).stall(5_000);
+  world.run(4_500);
+  assert.equal(world.host(3).mesh.peer(nameOf(4)), undefined);
+  world.runUntil("settled", () => isSettled(world), { within: 30_000 });
+  checkSettled(world);
+});
+
 Deno.test("a peer that is started again takes its place in spite of what is told of its earlier life", () => {
   for (let seed = 1; seed <= 5; seed++) {
     withSeed(seed, () => {

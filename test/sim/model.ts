@@ -26,11 +26,6 @@ export function isSettled(world: World, groups = 1): boolean {
   });
 }
 
-/** The groups of hosts that are connected. */
-export function components(world: World): PeerName[][] {
-  return componentsOf(connectionsOf(world));
-}
-
 /**
  * Fails unless everything is as it should be: what is known, who is connected with whom, and all ways.
  * @param samples hosts of each group whose ways are checked, at random

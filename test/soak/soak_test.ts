@@ -46,9 +46,10 @@ for (const password of [undefined, "secret"]) {
       if (!warm && performance.now() - started > WARM_SECONDS * 1000) warm = await residentMegabytes([a, b], routers);
     }
     const result = await client.finished(10_000);
-    assert.equal(result.code, 0, result.stdout + result.stderr);
+    const reports = (await Promise.all([a, b].map((host) => host.report()))).join("\n");
+    assert.equal(result.code, 0, result.stdout + result.stderr + reports);
     console.log(result.stdout.split("\n").filter((line) => line.includes("receiver")).join("\n"));
-    assert.deepEqual([await routerPid(a), await routerPid(b)], routers, "no router has died");
+    assert.deepEqual([await routerPid(a), await routerPid(b)], routers, `a router has died\n${reports}`);
     const end = await residentMegabytes([a, b], routers);
     console.log(`resident after ${WARM_SECONDS} s: ${warm} MB, at the end: ${end} MB`);
     for (const [i, megabytes] of end.entries()) assert.ok(megabytes - warm![i]! <= GROWTH_MB);
