@@ -5,6 +5,9 @@
  * VXLAN, and query rates as one to dnsmasq.
  */
 
+import { dirname, join } from "node:path";
+import { compile } from "../../dist/compile.ts";
+import { ARCHITECTURES } from "../../dist/runtime_base.ts";
 import { DNS_TOOLS, ensureTools, NETWORK_TOOLS } from "../packages.ts";
 import { Lab } from "../netns/lab.ts";
 import { benchAddresses } from "./addresses.ts";
@@ -27,6 +30,11 @@ async function main(args: readonly string[]): Promise<void> {
   const unknown = names.filter((name) => !Object.hasOwn(PARTS, name));
   if (unknown.length > 0) throw new Error(`Unknown part ${unknown.join(", ")}: ${Object.keys(PARTS).join(", ")}`);
   await ensureTools([...NETWORK_TOOLS, ...DNS_TOOLS]);
+  await compile({
+    architectures: ARCHITECTURES.filter(({ name }) => name === Deno.build.arch),
+    output: join(dirname(dirname(import.meta.dirname!)), "dist"),
+    say: console.error,
+  });
   for (const [name, bench] of Object.entries(PARTS)) {
     if (names.length === 0 || names.includes(name)) await bench(rounds);
   }
