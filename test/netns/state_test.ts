@@ -15,13 +15,17 @@ testAsRoot("a router runs where its state cannot be stored, and says so", async 
   ) {
     await t.step(what, async () => {
       await using lab = new Lab();
-      const host = await lab.host("a");
+      const host = await lab.host("a", { errorsExpected: true });
       await host.exec(["sh", "-ec", script, "/var/lib/weave"]);
       await host.weave("launch", "192.168.1.77");
       assert.match(await host.weave("status"), new RegExp(`^ +Warning: What a restart .* not stored: .*${error}`, "m"));
       assert.match(await host.weave("logs"), new RegExp(`state not stored .*${error}`));
       await host.weave("connect", "192.168.1.78");
       assert.equal(await host.weave("status", "targets"), "192.168.1.77\n192.168.1.78");
+      assert.match(
+        await host.weave("logs"),
+        new RegExp(`^ERRO.* addresses cannot be stored, nobody gets any .*${error}`, "m"),
+      );
 
       // What was only in its way for a while is stored from the next change on.
       await host.sh("umount /var/lib/weave; mount -t tmpfs tmpfs /var/lib/weave");
