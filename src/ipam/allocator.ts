@@ -287,8 +287,9 @@ export class Allocator implements GossipChannel {
     const state = this.#decoded(source, () => decodeIpamState(payload));
     if (state === undefined) return undefined;
     this.#enter(now, () => this.#handleState(source, state, source));
-    // Who has nothing of its own to say does not stand between those who have.
-    return this.#territory.ring.empty && this.#election?.votes !== true ? new Octets(payload) : this.#state;
+    // Who has nothing of its own to say does not stand between those who have; nor does a disk: what was told is no news of ours.
+    const nothingToSay = this.#territory.ring.empty && this.#election?.votes !== true;
+    return nothingToSay || this.#territory.revision > this.#outbox.stored ? new Octets(payload) : this.#state;
   }
 
   handleUnicast(source: PeerName, payload: Uint8Array, now: Instant): void {

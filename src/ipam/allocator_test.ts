@@ -207,6 +207,17 @@ Deno.test("an observer hands on what voters broadcast as it came", () => {
   assert.deepEqual(onward?.encode(), [payload]);
 });
 
+Deno.test("what others broadcast is handed on at once, also where it is not on disk yet", () => {
+  const a = new Node(A);
+  a.allocate("c1");
+  const b = new Node(B, { init: OF_TWO, writes: false });
+  const told = a.state();
+  assert.deepEqual(b.allocator.handleBroadcast(A, told, b.now)?.encode(), [told]);
+  b.allocator.handlePersisted(b.allocator.snapshot().revision, b.now);
+  const [octets] = b.allocator.handleBroadcast(A, told, b.now)!.encode();
+  assert.deepEqual(decodeIpamState(octets as Uint8Array).nicknames.map(([name]) => name).includes(B), true);
+});
+
 Deno.test("a seed divides the universe at once, and is not used where something is stored", () => {
   const init: IpamInit = { mode: "seed", peers: [C, A, B, A] };
   const a = new Node(A, { init });
