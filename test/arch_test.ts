@@ -28,7 +28,11 @@ const ROOMS: Readonly<Record<string, Room>> = {
   "src/ipam": { uses: ["src/wire"], typesOf: ["src/mesh"], why: "a pure core" },
   "src/dns": { uses: ["src/wire"], typesOf: ["src/mesh"], why: "a pure core" },
   "src/service": { uses: ["src/wire"], typesOf: ["src/mesh", "src/ipam", "src/dns"], why: "a pure core" },
-  "src/host": { uses: ["ffi", "src/wire"], typesOf: ["src/service"], why: "shells touch the machine and decide nothing" },
+  "src/host": {
+    uses: ["ffi", "src/wire"],
+    typesOf: ["src/service"],
+    why: "shells touch the machine and decide nothing",
+  },
   "src/config": { uses: [], why: "options are facts, for everybody to read" },
   "src/daemon": { uses: EVERYTHING, why: "the composition root knows every core and every shell" },
   "src/api": { uses: [], typesOf: ["src/daemon"], why: "serves what the daemon hands it" },
