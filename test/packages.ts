@@ -23,6 +23,8 @@ export const NETWORK_TOOLS: readonly Tool[] = [
   ...DEMO_TOOLS,
   { package: "nftables", probe: "nft", why: "loses packets and makes NAT in emulated networks" },
   { package: "iputils-ping", probe: "ping", why: "asks whether a host answers" },
+  { package: "socat", probe: "socat", why: "serves and asks, over TCP and UDP" },
+  { package: "curl", probe: "curl", why: "downloads" },
   { package: "iperf3", probe: "iperf3", why: "loads the network" },
   { package: "tcpdump", probe: "tcpdump", why: "looks at what is on the wire" },
   { package: "ethtool", probe: "ethtool", why: "shows offload settings" },

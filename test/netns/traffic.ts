@@ -1,0 +1,167 @@
+/**
+ * A program that runs on emulated hosts, in whose namespace it is started:
+ *
+ *     serve NAME tcp|udp|http|flaky PORT[-PORT]     says its name, then echoes; flaky: HTTP that fails every other time
+ *     connect ADDRESS PORT RATE SECONDS HOLD_MS     so many connections a second, each held for so long, a line for each
+ *     scan ADDRESS:PORT…                            which of these answer
+ *
+ * Everything it does is bounded in time and number.
+ */
+
+/** How long a connection may take, and an answer on it. */
+const PATIENCE_MS = 1_000;
+/** Of `scan`: what does not answer by then is filtered. */
+const SCAN_MS = 800;
+/** Connections of `connect` under way at most; beyond it the far end has failed anyway. */
+const MOST_AT_ONCE = 5_000;
+
+const encoder = new TextEncoder(), decoder = new TextDecoder();
+
+async function main([mode, ...args]: readonly string[]): Promise<void> {
+  switch (mode) {
+    case "serve": {
+      const [name, kind, ports] = args as [string, string, string];
+      const [first, last = first] = ports.split("-").map(Number) as [number, number?];
+      for (let port = first; port <= last; port++) serve(last === first ? name : `${name}:${port}`, kind, port);
+      console.log("ready");
+      return;
+    }
+    case "connect": {
+      const [address, port, rate, seconds, holdMs] = args as [string, string, string, string, string];
+      await connectSteadily({ hostname: address, port: Number(port) }, {
+        rate: Number(rate),
+        seconds: Number(seconds),
+        holdMs: Number(holdMs),
+      });
+      return;
+    }
+    case "scan":
+      console.log(JSON.stringify(Object.fromEntries(
+        await Promise.all(args.map(async (target) => [target, await scan(target)])),
+      )));
+      Deno.exit(0); // whatever still waits
+      break;
+    default:
+      throw new Error(`Unknown mode ${mode}`);
+  }
+}
+
+function serve(name: string, kind: string, port: number): void {
+  if (kind === "tcp") void serveTcp(name, port);
+  else if (kind === "udp") void serveUdp(name, port);
+  else {
+    let count = 0;
+    Deno.serve({ port, onListen() {} }, () => {
+      const failing = kind === "flaky" && ++count % 2 === 0;
+      return new Response(`${name}\n`, { status: failing ? 503 : 200 });
+    });
+  }
+}
+
+async function serveTcp(name: string, port: number): Promise<void> {
+  for await (const connection of Deno.listen({ port, tcpBacklog: 4_096 })) {
+    void greet(connection, name).catch(() => {}); // the client's affair
+  }
+}
+
+async function greet(connection: Deno.TcpConn, name: string): Promise<void> {
+  using _connection = connection;
+  await connection.write(encoder.encode(`${name}\n`));
+  const buffer = new Uint8Array(1_024);
+  for (;;) {
+    const octets = await connection.read(buffer);
+    if (octets === null) return;
+    await connection.write(buffer.subarray(0, octets));
+  }
+}
+
+async function serveUdp(name: string, port: number): Promise<void> {
+  const socket = Deno.listenDatagram({ port, transport: "udp", hostname: "0.0.0.0" });
+  for await (const [octets, from] of socket) {
+    await socket.send(encoder.encode(`${name} ${decoder.decode(octets)}`), from);
+  }
+}
+
+/** Lines `START END NAME ok`, `START END - failed: WHY`, `START END NAME cut: WHY`; both times in milliseconds since 1970. */
+async function connectSteadily(
+  to: { hostname: string; port: number },
+  { rate, seconds, holdMs }: { rate: number; seconds: number; holdMs: number },
+): Promise<void> {
+  const begun = performance.now();
+  const running = new Set<Promise<void>>();
+  let opened = 0;
+  while (opened < rate * seconds) {
+    const due = Math.min(rate * seconds, Math.floor((performance.now() - begun) / 1_000 * rate) + 1);
+    for (; opened < due; opened++) {
+      if (running.size >= MOST_AT_ONCE) throw new Error(`${MOST_AT_ONCE} connections are under way`);
+      const one = connectOnce(to, holdMs).then((line) => console.log(line)).finally(() => running.delete(one));
+      running.add(one);
+    }
+    await delay(Math.max(1, (opened / rate) * 1_000 - (performance.now() - begun)));
+  }
+  await Promise.all(running);
+}
+
+async function connectOnce(to: { hostname: string; port: number }, holdMs: number): Promise<string> {
+  const started = Date.now();
+  const line = (rest: string) => `${started} ${Date.now()} ${rest}`;
+  let connection: Deno.TcpConn | undefined;
+  let name: string | undefined;
+  try {
+    connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(PATIENCE_MS) });
+    name = (await readLine(connection)).trim();
+    if (holdMs > 0) {
+      await delay(holdMs * (0.5 + Math.random()));
+      await connection.write(encoder.encode("ping\n"));
+      const echo = await readLine(connection);
+      if (echo !== "ping\n") throw new Error(`it says ${JSON.stringify(echo)}`);
+    }
+    return line(`${name} ok`);
+  } catch (error) {
+    const why = (error as Error).message.replaceAll("\n", " ");
+    return line(name === undefined ? `- failed: ${why}` : `${name} cut: ${why}`);
+  } finally {
+    try {
+      connection?.close();
+    } catch {
+      // closed already
+    }
+  }
+}
+
+async function readLine(connection: Deno.TcpConn): Promise<string> {
+  const buffer = new Uint8Array(256);
+  let text = "";
+  const late = setTimeout(() => connection.close(), PATIENCE_MS);
+  try {
+    while (!text.endsWith("\n")) {
+      const octets = await connection.read(buffer);
+      if (octets === null) throw new Error("it ended the connection");
+      text += decoder.decode(buffer.subarray(0, octets));
+    }
+  } finally {
+    clearTimeout(late);
+  }
+  return text;
+}
+
+/** `open`, `refused`, or `filtered`. */
+async function scan(target: string): Promise<string> {
+  const [hostname, port] = target.split(":") as [string, string];
+  try {
+    using _connection = await Deno.connect({
+      hostname,
+      port: Number(port),
+      signal: AbortSignal.timeout(SCAN_MS),
+    });
+    return "open";
+  } catch (error) {
+    return error instanceof Deno.errors.ConnectionRefused ? "refused" : "filtered";
+  }
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+if (import.meta.main) await main(Deno.args);
