@@ -1,7 +1,6 @@
 /** Commands about names. */
 import type { ApiClient } from "../api/client.ts";
-import { RouterAbsentError } from "../api/client.ts";
-import { OperationError } from "../lib/errors.ts";
+import { OperationError, RouterAbsentError } from "../lib/errors.ts";
 import { parseEndpoint } from "../lib/ip.ts";
 import type { Input } from "./command.ts";
 import { type DNS_NAME_OPTIONS, noWords, type QUERY_OPTIONS } from "./commands.ts";

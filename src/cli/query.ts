@@ -9,9 +9,8 @@ import {
   type TELL_OPTIONS,
 } from "./commands.ts";
 import { UsageError } from "./parse.ts";
-import { RouterAbsentError } from "../api/client.ts";
 import { VERSION } from "../config/version.ts";
-import { OperationError } from "../lib/errors.ts";
+import { OperationError, RouterAbsentError } from "../lib/errors.ts";
 import { routerClient } from "./router_client.ts";
 
 export async function status({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
