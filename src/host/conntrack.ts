@@ -1,34 +1,93 @@
 /** Flows that the kernel tracks, of one network namespace: walked, counted and forgotten. */
+import { SysError } from "../../ffi/errno.ts";
+import { NetlinkSocket } from "../../ffi/netlink_socket.ts";
+import { withNetns } from "../../ffi/netns.ts";
 import type { BackendId, NetworkId } from "../service/plan.ts";
-import type { Flow, FlowFilter } from "../wire/conntrack.ts";
+import {
+  decodeFlows,
+  encodeDeleteFlow,
+  encodeDeleteFlows,
+  encodeListFlows,
+  type Flow,
+  type FlowFilter,
+  NETLINK_NETFILTER,
+  TCP_STATE,
+} from "../wire/conntrack.ts";
+import { CLIENT_NETWORK_MASK, CLIENT_NETWORK_SHIFT, markedBackend } from "./service_marks.ts";
+
+/** Datagrams of up to 32 KiB, some 100 flows each, that are read before others have their turn: about 2 ms. */
+const TURN_DATAGRAMS = 16;
 
 export class Conntrack implements Disposable {
-  /** @param namespace path of another network namespace than this thread's */
-  constructor(_namespace?: string) {}
+  readonly #namespace: string | undefined;
+  readonly #socket: NetlinkSocket;
 
-  /**
-   * Flows as they are now, in no order; one may come twice, or not at all, when the table changes meanwhile. However large the table is,
-   * only a datagram of it is in memory, and others have their turn in between.
-   */
-  // deno-lint-ignore require-yield
-  async *flows(_filter: FlowFilter): AsyncGenerator<Flow> {
-    throw new Error("to come");
+  /** @param namespace path of another network namespace than this thread's @throws SysError where there is none */
+  constructor(namespace?: string) {
+    this.#namespace = namespace;
+    this.#socket = this.#open();
   }
 
-  /** Flows of each backend that are alive: TCP until it is closed on both sides, UDP as long as the kernel remembers it. */
-  countByBackend(_clientNetworks: Iterable<NetworkId>): Promise<Map<BackendId, number>> {
-    throw new Error("to come");
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+
+  /**
+   * Flows as they are now, in no order, some at a time; one may come twice, or not at all, when the table changes meanwhile. However large
+   * the table is, only a part of it is in memory, and others have their turn in between.
+   */
+  async *flows(filter: FlowFilter): AsyncGenerator<readonly Flow[], void, void> {
+    // A socket has one walk at a time, and is of no use when that was left half-way.
+    using socket = this.#open();
+    let datagrams = 0;
+    for (const datagram of socket.answers(encodeListFlows(filter))) {
+      const flows: Flow[] = [];
+      decodeFlows(datagram, (flow) => {
+        // A kernel that does not know the filter tells all.
+        if (((flow.mark & filter.mask) >>> 0) === filter.mark) flows.push(flow);
+      });
+      yield flows;
+      if (++datagrams % TURN_DATAGRAMS === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  }
+
+  /** Flows of each backend that are alive: TCP from when the backend answered until it is closed, UDP as long as the kernel remembers. */
+  async countByBackend(clientNetworks: Iterable<NetworkId>): Promise<Map<BackendId, number>> {
+    const counts = new Map<BackendId, number>();
+    for (const network of clientNetworks) {
+      const filter = { mark: network << CLIENT_NETWORK_SHIFT, mask: CLIENT_NETWORK_MASK };
+      for await (const flows of this.flows(filter)) {
+        for (const flow of flows) {
+          const backend = markedBackend(flow.mark);
+          if (backend !== 0 && isAlive(flow)) counts.set(backend, (counts.get(backend) ?? 0) + 1);
+        }
+      }
+    }
+    return counts;
   }
 
   /** Forgets one flow; its packets are taken for those of a new one from then on. @returns whether it was there */
-  delete(_flow: Flow): boolean {
-    throw new Error("to come");
+  delete(flow: Flow): boolean {
+    try {
+      this.#socket.request(encodeDeleteFlow(flow));
+      return true;
+    } catch (error) {
+      if (error instanceof SysError && error.errnoName === "ENOENT") return false;
+      throw error;
+    }
   }
 
-  /** Forgets all that match. */
-  deleteAll(_filter: FlowFilter): void {
-    throw new Error("to come");
+  /** Forgets all that match; where none does, that is no error. */
+  deleteAll(filter: FlowFilter): void {
+    this.#socket.request(encodeDeleteFlows(filter));
   }
 
-  [Symbol.dispose](): void {}
+  #open(): NetlinkSocket {
+    const open = () => new NetlinkSocket(NETLINK_NETFILTER);
+    return this.#namespace === undefined ? open() : withNetns(this.#namespace, open);
+  }
+}
+
+function isAlive({ tcpState }: Flow): boolean {
+  return tcpState === undefined || tcpState >= TCP_STATE.synReceived && tcpState <= TCP_STATE.lastAck;
 }
