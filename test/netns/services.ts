@@ -1,6 +1,7 @@
 /** What tests of services do: sites behind firewalls, servers that say their name, clients that ask it, and what `show` tells. */
 
 import { join } from "node:path";
+import type { ServiceJson } from "../../src/api/service_types.ts";
 import type { RunningCommand } from "./command.ts";
 import type { Container, EmulatedHost } from "./host.ts";
 import type { Lab } from "./lab.ts";
@@ -243,31 +244,7 @@ export async function twoSites(
 }
 
 /** What `weave service show NAME --json` says. */
-export interface Shown {
-  readonly name: string;
-  readonly addresses: readonly { readonly subnet: string; readonly address: string; readonly holder: string }[];
-  readonly imports: readonly {
-    readonly owner: string;
-    readonly nickname: string;
-    readonly reachable: boolean;
-    readonly backends: readonly {
-      readonly target: string;
-      readonly network: string;
-      readonly health: "up" | "down" | "unknown";
-      readonly flows: number;
-    }[];
-  }[];
-  readonly exports: readonly {
-    readonly owner: string;
-    readonly nickname: string;
-    readonly network: string;
-    readonly listen: string;
-    readonly answers: boolean;
-  }[];
-  readonly warnings: readonly string[];
-}
-
-export async function show(host: EmulatedHost, name: string): Promise<Shown> {
+export async function show(host: EmulatedHost, name: string): Promise<ServiceJson> {
   return JSON.parse(await host.weave("service", "show", name, "--json"));
 }
 
@@ -281,9 +258,9 @@ export async function waitShown(
   host: EmulatedHost,
   name: string,
   what: string,
-  wanted: (shown: Shown) => boolean,
+  wanted: (shown: ServiceJson) => boolean,
   deadlineMs = 10_000,
-): Promise<Shown> {
+): Promise<ServiceJson> {
   return await waitFor(
     `${name} to be ${what}`,
     async () => {
@@ -298,7 +275,7 @@ export async function waitShown(
 
 /** Waits until a host knows of a service that somebody else imported. */
 export async function waitKnown(host: EmulatedHost, name: string): Promise<string> {
-  const shown = await waitShown(host, name, "known", ({ addresses }) => addresses.some((one) => one.holder !== ""));
+  const shown = await waitShown(host, name, "known", ({ addresses }) => addresses.some((one) => one.holder !== null));
   return shown.addresses[0]!.address;
 }
 
