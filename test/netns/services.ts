@@ -90,6 +90,11 @@ export async function waitAnswer(
   );
 }
 
+/** One connection on which "tick" is said four times a second: its output is what comes back, its error what ended it. */
+export function talk(from: Machine, address: string, port: number): RunningCommand {
+  return traffic(from, "talk", address, String(port));
+}
+
 export type Reach = "open" | "refused" | "filtered";
 
 /** Which of these TCP endpoints (`ADDRESS:PORT`) a machine reaches. */

@@ -3,6 +3,7 @@
  *
  *     serve NAME tcp|udp|http|flaky PORT[-PORT]     says its name, then echoes; flaky: HTTP that fails every other time
  *     connect ADDRESS PORT RATE SECONDS HOLD_MS     so many connections a second, each held for so long, a line for each
+ *     talk ADDRESS PORT                             one connection: says "tick" four times a second, prints what comes back
  *     scan ADDRESS:PORT…                            which of these answer
  *
  * Everything it does is bounded in time and number.
@@ -14,6 +15,9 @@ const PATIENCE_MS = 1_000;
 const SCAN_MS = 800;
 /** Connections of `connect` under way at most; beyond it the far end has failed anyway. */
 const MOST_AT_ONCE = 5_000;
+
+/** Of `talk`. */
+const TICK_MS = 250;
 
 const encoder = new TextEncoder(), decoder = new TextDecoder();
 
@@ -35,6 +39,9 @@ async function main([mode, ...args]: readonly string[]): Promise<void> {
       });
       return;
     }
+    case "talk":
+      await talk({ hostname: args[0]!, port: Number(args[1]) });
+      return;
     case "scan":
       console.log(JSON.stringify(Object.fromEntries(
         await Promise.all(args.map(async (target) => [target, await scan(target)])),
@@ -111,9 +118,12 @@ async function connectOnce(to: { hostname: string; port: number }, holdMs: numbe
     connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(PATIENCE_MS) });
     name = (await readLine(connection)).trim();
     if (holdMs > 0) {
-      await delay(holdMs * (0.5 + Math.random()));
+      const holding = holdMs * (0.5 + Math.random());
+      // Listened for all the time, so that a connection that is cut is told of when it is.
+      const answer = readLine(connection, holding + PATIENCE_MS);
+      await Promise.race([delay(holding), answer]);
       await connection.write(encoder.encode("ping\n"));
-      const echo = await readLine(connection);
+      const echo = await answer;
       if (echo !== "ping\n") throw new Error(`it says ${JSON.stringify(echo)}`);
     }
     return line(`${name} ok`);
@@ -129,10 +139,26 @@ async function connectOnce(to: { hostname: string; port: number }, holdMs: numbe
   }
 }
 
-async function readLine(connection: Deno.TcpConn): Promise<string> {
+/** Until the connection ends. @throws what ended it, unless it was its proper end */
+async function talk(to: { hostname: string; port: number }): Promise<void> {
+  using connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(PATIENCE_MS) });
+  const talking = setInterval(() => void connection.write(encoder.encode("tick\n")).catch(() => {}), TICK_MS);
+  try {
+    const buffer = new Uint8Array(1_024);
+    for (;;) {
+      const octets = await connection.read(buffer);
+      if (octets === null) return;
+      await Deno.stdout.write(buffer.subarray(0, octets));
+    }
+  } finally {
+    clearInterval(talking);
+  }
+}
+
+async function readLine(connection: Deno.TcpConn, patienceMs = PATIENCE_MS): Promise<string> {
   const buffer = new Uint8Array(256);
   let text = "";
-  const late = setTimeout(() => connection.close(), PATIENCE_MS);
+  const late = setTimeout(() => connection.close(), patienceMs);
   try {
     while (!text.endsWith("\n")) {
       const octets = await connection.read(buffer);
