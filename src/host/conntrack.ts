@@ -15,8 +15,8 @@ import {
 } from "../wire/conntrack.ts";
 import { CLIENT_NETWORK_MASK, CLIENT_NETWORK_SHIFT, markedBackend } from "./service_marks.ts";
 
-/** Datagrams of up to 32 KiB, some 100 flows each, that are read before others have their turn: about 2 ms. */
-const TURN_DATAGRAMS = 16;
+/** How long flows are walked before others have their turn. */
+const TURN_MS = 4;
 
 export class Conntrack implements Disposable {
   readonly #namespace: string | undefined;
@@ -39,7 +39,7 @@ export class Conntrack implements Disposable {
   async *flows(filter: FlowFilter): AsyncGenerator<readonly Flow[], void, void> {
     // A socket has one walk at a time, and is of no use when that was left half-way.
     using socket = this.#open();
-    let datagrams = 0;
+    let turn = performance.now();
     for (const datagram of socket.answers(encodeListFlows(filter))) {
       const flows: Flow[] = [];
       decodeFlows(datagram, (flow) => {
@@ -47,7 +47,9 @@ export class Conntrack implements Disposable {
         if (((flow.mark & filter.mask) >>> 0) === filter.mark) flows.push(flow);
       });
       yield flows;
-      if (++datagrams % TURN_DATAGRAMS === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+      if (performance.now() - turn < TURN_MS) continue;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      turn = performance.now();
     }
   }
 

@@ -43,6 +43,11 @@ export function transitAddress(network: NetworkId, host: number): Ipv4 {
   return (240 << 24 | network << 16 | host) >>> 0;
 }
 
+/** Whether it is of any network's transit. */
+export function isTransitAddress(address: Ipv4): boolean {
+  return address >>> 24 === 240;
+}
+
 /**
  * Makes the namespace, or adopts what is there, and moves links in and out until they are as wanted. Synchronous; may be repeated
  * at any time, also after it was killed. What failed is undone.

@@ -1,5 +1,28 @@
-/** Ends flows of backends that were revoked. */
+/**
+ * Ends flows of backends that were revoked, also those that nobody speaks on. Rules refuse every packet of theirs with a reset that takes
+ * its numbers from the packet, so each side has only to be made to speak. We send it something in the other's name:
+ *
+ *       0 ms  a SYN to the server, a SYN/ACK to the client: whatever its numbers, it is answered with an ACK that has the real ones
+ *             (RFC 5961 §4), and firewalls that keep track of connections let it pass
+ *     250 ms  two ACKs whose sequence numbers are 2^31 apart: one at least is outside the window, and is answered as well
+ *             (RFC 9293 §3.10.7.4); for whoever does not answer a SYN, or not so many of them
+ *     550 ms  as at first, as one socket answers no sooner than 500 ms after it last did
+ *     750 ms  the kernel forgets the flows; what is left of them is refused like everything that nobody has asked for
+ */
+import { RawSocket } from "../../ffi/raw_socket.ts";
+import { withNetns } from "../../ffi/netns.ts";
 import type { BackendId } from "../service/plan.ts";
+import { type Flow, IPPROTO, TCP_STATE } from "../wire/conntrack.ts";
+import { encodeEmptySegment, TCP_FLAG } from "../wire/tcp_segment.ts";
+import { Conntrack } from "./conntrack.ts";
+import { statNetns } from "./netns.ts";
+import { isTransitAddress } from "./network_namespace.ts";
+import { BACKEND_MASK, INJECTED, markedBackendNetwork, markedClientNetwork, routeMark } from "./service_marks.ts";
+
+const ROUNDS = [{ atMs: 0, kind: "syn" }, { atMs: 250, kind: "ack" }, { atMs: 550, kind: "syn" }] as const;
+const FORGET_AT_MS = 750;
+/** Any will do. */
+const SEQUENCES = [0x1111_1111, 0x9111_1111] as const;
 
 export interface ResetOptions {
   readonly backends: ReadonlySet<BackendId>;
@@ -16,6 +39,97 @@ export interface ResetResult {
  * Ends every flow of these backends within a second, TCP with a reset to both sides. Rules must refuse all of their packets, TCP by a
  * reset, before this is called, and go on to refuse them until it is done.
  */
-export function resetFlows(_options: ResetOptions): Promise<ResetResult> {
-  throw new Error("to come");
+export async function resetFlows({ backends, namespaces = [] }: ResetOptions): Promise<ResetResult> {
+  if (backends.size === 0) return { flows: 0 };
+  using opened = new DisposableStack();
+  const there = namespaces.filter((namespace) => statNetns(namespace) !== undefined);
+  const places = [undefined, ...there].map((namespace) => opened.use(new Place(namespace)));
+  const start = performance.now();
+  let flows = 0, any = false;
+  for (const [round, { atMs, kind }] of ROUNDS.entries()) {
+    await until(start + atMs);
+    // What passes through a namespace is in the table here as well.
+    const counts = await Promise.all(places.map((place) => place.provoke(backends, kind)));
+    if (round === 0) flows = counts[0]!;
+    any = counts.some((count) => count > 0);
+    if (!any) break;
+  }
+  if (any) await until(start + FORGET_AT_MS);
+  for (const place of places) place.forget(backends);
+  return { flows };
+}
+
+/** A namespace with its table of flows. */
+class Place implements Disposable {
+  readonly #conntrack: Conntrack;
+  readonly #raw: RawSocket;
+
+  constructor(namespace: string | undefined) {
+    using opened = new DisposableStack();
+    this.#conntrack = opened.use(new Conntrack(namespace));
+    this.#raw = namespace === undefined ? new RawSocket() : withNetns(namespace, () => new RawSocket());
+    opened.move();
+  }
+
+  /** Makes both sides of each TCP flow speak. @returns how many flows there are, those of UDP too */
+  async provoke(backends: ReadonlySet<BackendId>, kind: "syn" | "ack"): Promise<number> {
+    let count = 0;
+    for (const backend of backends) {
+      for await (const flows of this.#conntrack.flows({ mark: backend, mask: BACKEND_MASK })) {
+        for (const flow of flows) {
+          if (isOver(flow)) continue;
+          count++;
+          if (flow.original.protocol === IPPROTO.tcp) this.#provoke(flow, kind);
+        }
+      }
+    }
+    return count;
+  }
+
+  forget(backends: ReadonlySet<BackendId>): void {
+    for (const backend of backends) this.#conntrack.deleteAll({ mark: backend, mask: BACKEND_MASK });
+  }
+
+  #provoke({ original, reply, mark }: Flow, kind: "syn" | "ack"): void {
+    // The client is spoken to as by whom it called, the backend as by whom it was called: both as after translation.
+    const toClient = {
+      source: original.destination,
+      sourcePort: original.destinationPort,
+      destination: original.source,
+      destinationPort: original.sourcePort,
+      route: markedClientNetwork(mark),
+      flags: kind === "syn" ? TCP_FLAG.syn | TCP_FLAG.ack : TCP_FLAG.ack,
+    };
+    const toBackend = {
+      source: reply.destination,
+      sourcePort: reply.destinationPort,
+      destination: reply.source,
+      destinationPort: reply.sourcePort,
+      route: markedBackendNetwork(mark),
+      flags: kind === "syn" ? TCP_FLAG.syn : TCP_FLAG.ack,
+    };
+    for (const { route, ...segment } of [toClient, toBackend]) {
+      // Behind a transit it is for the other namespace to do.
+      if (isTransitAddress(segment.destination)) continue;
+      for (const sequence of kind === "syn" ? SEQUENCES.slice(0, 1) : SEQUENCES) {
+        const packet = encodeEmptySegment({ ...segment, sequence, acknowledgement: sequence });
+        // Where it cannot be sent there is nobody to be told.
+        this.#raw.send(packet, { to: segment.destination, mark: (routeMark(route) | INJECTED) >>> 0 });
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#raw[Symbol.dispose]();
+    this.#conntrack[Symbol.dispose]();
+  }
+}
+
+function isOver({ tcpState }: Flow): boolean {
+  return tcpState === TCP_STATE.timeWait || tcpState === TCP_STATE.close;
+}
+
+async function until(at: number): Promise<void> {
+  const waitMs = at - performance.now();
+  if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
 }

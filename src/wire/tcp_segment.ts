@@ -23,34 +23,41 @@ const TCP_HEADER_OCTETS = 20;
 const OCTETS = 40;
 const VERSION_4_HEADER_20 = 0x45;
 const DO_NOT_FRAGMENT = 0x4000;
+const TTL = 64;
 const IPPROTO_TCP = 6;
-const HEADER_20_ACK = 0x5010;
+const DATA_OFFSET_20 = 0x5000;
+const WINDOW = 0xffff;
 
-export interface BareAck {
+export const TCP_FLAG = { syn: 0x02, ack: 0x10 } as const;
+
+export interface EmptySegment {
   readonly source: Ipv4;
   readonly sourcePort: number;
   readonly destination: Ipv4;
   readonly destinationPort: number;
   readonly sequence: number;
   readonly acknowledgement: number;
+  /** Of `TCP_FLAG`. */
+  readonly flags: number;
 }
 
 /** A packet for a raw socket: the kernel sets identification and checksum of the IPv4 header (raw(7)). */
-export function encodeBareAck(ack: BareAck): Uint8Array<ArrayBuffer> {
+export function encodeEmptySegment(segment: EmptySegment): Uint8Array<ArrayBuffer> {
   const packet = new Uint8Array(OCTETS);
   const view = new DataView(packet.buffer);
   packet[IP.version] = VERSION_4_HEADER_20;
   view.setUint16(IP.octets, OCTETS);
   view.setUint16(IP.flags, DO_NOT_FRAGMENT);
-  packet[IP.ttl] = 64;
+  packet[IP.ttl] = TTL;
   packet[IP.protocol] = IPPROTO_TCP;
-  view.setUint32(IP.source, ack.source);
-  view.setUint32(IP.destination, ack.destination);
-  view.setUint16(TCP.source, ack.sourcePort);
-  view.setUint16(TCP.destination, ack.destinationPort);
-  view.setUint32(TCP.sequence, ack.sequence);
-  view.setUint32(TCP.acknowledgement, ack.acknowledgement);
-  view.setUint16(TCP.flags, HEADER_20_ACK);
+  view.setUint32(IP.source, segment.source);
+  view.setUint32(IP.destination, segment.destination);
+  view.setUint16(TCP.source, segment.sourcePort);
+  view.setUint16(TCP.destination, segment.destinationPort);
+  view.setUint32(TCP.sequence, segment.sequence);
+  view.setUint32(TCP.acknowledgement, segment.acknowledgement);
+  view.setUint16(TCP.flags, DATA_OFFSET_20 | segment.flags);
+  view.setUint16(TCP.window, WINDOW);
   view.setUint16(TCP.checksum, tcpChecksum(view));
   return packet;
 }
