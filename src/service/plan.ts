@@ -59,6 +59,8 @@ export interface BackendPlan {
   /** Where its address means something. */
   readonly network: NetworkId;
   readonly address: Ipv4;
+  /** Packets of its flows are refused in both directions, TCP by a reset; no listener has it as a target. */
+  readonly revoked?: true;
 }
 
 export interface ListenerPlan {
