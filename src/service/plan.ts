@@ -10,9 +10,9 @@ import type { Cidr, Ipv4 } from "../lib/ip.ts";
 export type NetworkId = number;
 
 /** The mesh: the bridge `weave`. */
-export const WEAVE_NETWORK: NetworkId = 1;
+export const WEAVE_NETWORK = 1;
 /** The host's own routing. Clients on the host itself are of this network too. */
-export const HOST_NETWORK: NetworkId = 2;
+export const HOST_NETWORK = 2;
 export const FIRST_NAMED_NETWORK: NetworkId = 3;
 export const LAST_NETWORK: NetworkId = 62;
 
