@@ -122,7 +122,12 @@ export class Clients implements AsyncDisposable {
   constructor(
     from: Machine,
     to: { readonly address: string; readonly port: number },
-    { rate, seconds, holdMs }: { readonly rate: number; readonly seconds: number; readonly holdMs: number },
+    { rate, seconds, holdMs }: {
+      readonly rate: number;
+      readonly seconds: number;
+      /** `http`: a request on each, instead. */
+      readonly holdMs: number | "http";
+    },
   ) {
     this.#running = traffic(from, "connect", to.address, ...[to.port, rate, seconds, holdMs].map(String));
   }

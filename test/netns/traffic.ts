@@ -2,7 +2,8 @@
  * A program that runs on emulated hosts, in whose namespace it is started:
  *
  *     serve NAME tcp|udp|http|flaky PORT[-PORT]     says its name, then echoes; flaky: HTTP that fails every other time
- *     connect ADDRESS PORT RATE SECONDS HOLD_MS     so many connections a second, each held for so long, a line for each
+ *     connect ADDRESS PORT RATE SECONDS HOLD_MS     so many connections a second, each held for so long, a line for each;
+ *                                                   HOLD_MS "http": a request on each, instead of listening for a name
  *     talk ADDRESS PORT                             one connection: says "tick" four times a second, prints what comes back
  *     scan ADDRESS:PORT…                            which of these answer
  *
@@ -35,7 +36,7 @@ async function main([mode, ...args]: readonly string[]): Promise<void> {
       await connectSteadily({ hostname: address, port: Number(port) }, {
         rate: Number(rate),
         seconds: Number(seconds),
-        holdMs: Number(holdMs),
+        holdMs: holdMs === "http" ? holdMs : Number(holdMs),
       });
       return;
     }
@@ -92,7 +93,7 @@ async function serveUdp(name: string, port: number): Promise<void> {
 /** Lines `START END NAME ok`, `START END - failed: WHY`, `START END NAME cut: WHY`; both times in milliseconds since 1970. */
 async function connectSteadily(
   to: { hostname: string; port: number },
-  { rate, seconds, holdMs }: { rate: number; seconds: number; holdMs: number },
+  { rate, seconds, holdMs }: { rate: number; seconds: number; holdMs: number | "http" },
 ): Promise<void> {
   const begun = performance.now();
   const running = new Set<Promise<void>>();
@@ -109,13 +110,17 @@ async function connectSteadily(
   await Promise.all(running);
 }
 
-async function connectOnce(to: { hostname: string; port: number }, holdMs: number): Promise<string> {
+async function connectOnce(to: { hostname: string; port: number }, holdMs: number | "http"): Promise<string> {
   const started = Date.now();
   const line = (rest: string) => `${started} ${Date.now()} ${rest}`;
   let connection: Deno.TcpConn | undefined;
   let name: string | undefined;
   try {
     connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(PATIENCE_MS) });
+    if (holdMs === "http") {
+      name = await request(connection);
+      return line(`${name} ok`);
+    }
     name = (await readLine(connection)).trim();
     if (holdMs > 0) {
       const holding = holdMs * (0.5 + Math.random());
@@ -137,6 +142,26 @@ async function connectOnce(to: { hostname: string; port: number }, holdMs: numbe
       // closed already
     }
   }
+}
+
+/** The body of a good answer. */
+async function request(connection: Deno.TcpConn): Promise<string> {
+  await connection.write(encoder.encode("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+  const buffer = new Uint8Array(1_024);
+  let text = "";
+  const late = setTimeout(() => connection.close(), PATIENCE_MS);
+  try {
+    for (;;) {
+      const octets = await connection.read(buffer);
+      if (octets === null) break;
+      text += decoder.decode(buffer.subarray(0, octets));
+    }
+  } finally {
+    clearTimeout(late);
+  }
+  const [status, body] = [text.split(" ")[1], text.trim().split("\r\n\r\n")[1]];
+  if (status !== "200" || body === undefined) throw new Error(`status ${status}`);
+  return body.trim();
 }
 
 /** Until the connection ends. @throws what ended it, unless it was its proper end */
