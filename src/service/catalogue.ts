@@ -10,8 +10,10 @@
  * drain `poll()` until undefined; call `handleTimeout(now)` at `pollTimeout()`; call `handlePeerGone()` and `handleTopology()`.
  * What `poll()` asks for:
  *
- *     persist     write `snapshot().stored`, then `handlePersisted(snapshot's revision)`: own changes wait for it, before anybody hears.
- *                 `urgent: false`: what others said or volatile status; within some seconds will do
+ *     persist     write `snapshot().stored`, then `handlePersisted(snapshot's revision)`: own changes wait for it, before anybody hears
+ *                 of them, `imports()` and `exports()` included. Where the disk fails, warn, and call it all the same: nothing but
+ *                 what is remembered hangs on it
+ *     persistOthers  write `others()` some time: what others said, and how our own records fared. At most every 30 s
  *     unicast     mesh.sendUnicast(CHANNEL, to, payload, now)
  *     broadcast   mesh.sendBroadcast(CHANNEL, data, now)
  *     gossip      mesh.sendGossip(CHANNEL, data, now)
@@ -21,6 +23,7 @@
  */
 import type { Logger } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
+import type { Random } from "../lib/random.ts";
 import type { Deadline, Instant } from "../lib/time.ts";
 import type { GossipData } from "../mesh/gossip.ts";
 import type { GossipChannel } from "../mesh/hub.ts";
@@ -37,15 +40,13 @@ export interface CatalogueOptions {
   /** The wall clock. */
   readonly unixMs: () => number;
   readonly log: Logger;
-  /** What `snapshot()` gave, of the last time; undefined: there is nothing. */
-  readonly stored: StoredCatalogue | undefined;
+  readonly random: Random;
+  /** What `snapshot()` and `others()` gave, of the last time. */
+  readonly stored: StoredOwner | undefined;
+  readonly others: readonly StoredOwner[];
 }
 
-/** What is kept between two starts; `encodeStoredCatalogue()` and `checkStoredCatalogue()` make it JSON and read it. */
-export interface StoredCatalogue {
-  readonly owners: readonly StoredOwner[];
-}
-
+/** An owner's records as kept between two starts; `encodeStored()` makes them JSON, and `checkStored()` reads that. */
 export interface StoredOwner {
   readonly owner: PeerName;
   readonly life: number;
@@ -63,7 +64,7 @@ export interface StoredRecord {
 }
 
 export type CatalogueOutput =
-  | { readonly type: "persist"; readonly urgent: boolean }
+  | { readonly type: "persist" | "persistOthers" }
   | { readonly type: "unicast"; readonly to: PeerName; readonly payload: Uint8Array }
   | { readonly type: "broadcast" | "gossip"; readonly data: GossipData }
   | { readonly type: "changed"; readonly names: readonly string[] };
@@ -131,9 +132,11 @@ export declare class Catalogue implements GossipChannel {
   removePeer(peer: PeerName, now: Instant): boolean;
 
   // Storing
-  snapshot(): { readonly revision: number; readonly stored: StoredCatalogue };
+  snapshot(): { readonly revision: number; readonly stored: StoredOwner };
   /** What `snapshot()` gave with this revision is on disk. */
   handlePersisted(revision: number, now: Instant): void;
+  /** What we know of others, to be stored now and then. */
+  others(): readonly StoredOwner[];
 
   // Time and outputs
   handleTimeout(now: Instant): void;
@@ -142,7 +145,7 @@ export declare class Catalogue implements GossipChannel {
 }
 
 /** As JSON says it. */
-export declare function encodeStoredCatalogue(stored: StoredCatalogue): unknown;
+export declare function encodeStored(owners: readonly StoredOwner[]): unknown;
 
 /** From parsed JSON. Throws an Error that says what is wrong. */
-export declare function checkStoredCatalogue(data: unknown): StoredCatalogue;
+export declare function checkStored(data: unknown): readonly StoredOwner[];
