@@ -36,8 +36,7 @@ testAsRoot("restart, upgrade and kill -9 of either gateway's router in the middl
     await service(exporter, "export", "files", "--listen", "8000");
     await waitFor(
       "the service",
-      async () =>
-        (await client.attempt(["curl", "-sf", "-o", "/dev/null", "-r", "0-0", "http://192.168.50.1:8000/"])).code === 0,
+      async () => (await client.attempt(["nc", "-z", "-w", "1", "192.168.50.1", "8000"])).code === 0,
       10_000,
       [importer, exporter],
     );
