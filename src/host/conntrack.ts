@@ -2,7 +2,7 @@
 import { SysError } from "../../ffi/errno.ts";
 import { NetlinkSocket } from "../../ffi/netlink_socket.ts";
 import { withNetns } from "../../ffi/netns.ts";
-import type { BackendId, NetworkId } from "../service/plan.ts";
+import type { BackendId } from "../service/plan.ts";
 import {
   decodeFlows,
   encodeDeleteFlow,
@@ -13,7 +13,7 @@ import {
   NETLINK_NETFILTER,
   TCP_STATE,
 } from "../wire/conntrack.ts";
-import { CLIENT_NETWORK_MASK, CLIENT_NETWORK_SHIFT, markedBackend } from "./service_marks.ts";
+import { markedBackend, OURS } from "./service_marks.ts";
 
 /** How long flows are walked before others have their turn. */
 const TURN_MS = 4;
@@ -54,15 +54,12 @@ export class Conntrack implements Disposable {
   }
 
   /** Flows of each backend that are alive: TCP from when the backend answered until it is closed, UDP as long as the kernel remembers. */
-  async countByBackend(clientNetworks: Iterable<NetworkId>): Promise<Map<BackendId, number>> {
+  async countByBackend(): Promise<Map<BackendId, number>> {
     const counts = new Map<BackendId, number>();
-    for (const network of clientNetworks) {
-      const filter = { mark: network << CLIENT_NETWORK_SHIFT, mask: CLIENT_NETWORK_MASK };
-      for await (const flows of this.flows(filter)) {
-        for (const flow of flows) {
-          const backend = markedBackend(flow.mark);
-          if (backend !== 0 && isAlive(flow)) counts.set(backend, (counts.get(backend) ?? 0) + 1);
-        }
+    for await (const flows of this.flows({ mark: OURS, mask: OURS })) {
+      for (const flow of flows) {
+        const backend = markedBackend(flow.mark);
+        if (backend !== 0 && isAlive(flow)) counts.set(backend, (counts.get(backend) ?? 0) + 1);
       }
     }
     return counts;

@@ -12,12 +12,12 @@
 import { RawSocket } from "../../ffi/raw_socket.ts";
 import { withNetns } from "../../ffi/netns.ts";
 import type { BackendId } from "../service/plan.ts";
-import { type Flow, IPPROTO, TCP_STATE } from "../wire/conntrack.ts";
+import { type Flow, type FlowFilter, IPPROTO, TCP_STATE } from "../wire/conntrack.ts";
 import { encodeEmptySegment, TCP_FLAG } from "../wire/tcp_segment.ts";
 import { Conntrack } from "./conntrack.ts";
 import { statNetns } from "./netns.ts";
 import { isTransitAddress } from "./network_namespace.ts";
-import { BACKEND_MASK, INJECTED, markedBackendNetwork, markedClientNetwork, routeMark } from "./service_marks.ts";
+import { BACKEND_MASK, INJECTED, markedBackendNetwork, markedClientNetwork, OURS, routeMark } from "./service_marks.ts";
 
 const ROUNDS = [{ atMs: 0, kind: "syn" }, { atMs: 250, kind: "ack" }, { atMs: 550, kind: "syn" }] as const;
 const FORGET_AT_MS = 750;
@@ -45,16 +45,15 @@ export async function resetFlows({ backends, namespaces = [] }: ResetOptions): P
   const there = namespaces.filter((namespace) => statNetns(namespace) !== undefined);
   const places = [undefined, ...there].map((namespace) => opened.use(new Place(namespace)));
   const start = performance.now();
-  let flows = 0, any = false;
+  let flows = 0;
   for (const [round, { atMs, kind }] of ROUNDS.entries()) {
     await until(start + atMs);
-    // What passes through a namespace is in the table here as well.
     const counts = await Promise.all(places.map((place) => place.provoke(backends, kind)));
+    // What has passed through another namespace is in the table here as well.
     if (round === 0) flows = counts[0]!;
-    any = counts.some((count) => count > 0);
-    if (!any) break;
+    if (round === 0 && counts.every((count) => count === 0)) return { flows };
   }
-  if (any) await until(start + FORGET_AT_MS);
+  await until(start + FORGET_AT_MS);
   for (const place of places) place.forget(backends);
   return { flows };
 }
@@ -71,14 +70,14 @@ class Place implements Disposable {
     opened.move();
   }
 
-  /** Makes both sides of each TCP flow speak. @returns how many flows there are, those of UDP too */
+  /** Makes both sides of each TCP flow speak. @returns how many flows are not over, those of UDP too */
   async provoke(backends: ReadonlySet<BackendId>, kind: "syn" | "ack"): Promise<number> {
     let count = 0;
     for (const backend of backends) {
-      for await (const flows of this.#conntrack.flows({ mark: backend, mask: BACKEND_MASK })) {
+      for await (const flows of this.#conntrack.flows(flowsOf(backend))) {
         for (const flow of flows) {
-          if (isOver(flow)) continue;
-          count++;
+          if (!isOver(flow)) count++;
+          // Closed it is from the first reset on, whichever side has it.
           if (flow.original.protocol === IPPROTO.tcp) this.#provoke(flow, kind);
         }
       }
@@ -87,7 +86,7 @@ class Place implements Disposable {
   }
 
   forget(backends: ReadonlySet<BackendId>): void {
-    for (const backend of backends) this.#conntrack.deleteAll({ mark: backend, mask: BACKEND_MASK });
+    for (const backend of backends) this.#conntrack.deleteAll(flowsOf(backend));
   }
 
   #provoke({ original, reply, mark }: Flow, kind: "syn" | "ack"): void {
@@ -123,6 +122,10 @@ class Place implements Disposable {
     this.#raw[Symbol.dispose]();
     this.#conntrack[Symbol.dispose]();
   }
+}
+
+function flowsOf(backend: BackendId): FlowFilter {
+  return { mark: OURS | backend, mask: OURS | BACKEND_MASK };
 }
 
 function isOver({ tcpState }: Flow): boolean {
