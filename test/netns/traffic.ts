@@ -13,7 +13,7 @@
 /** How long a connection may take, and an answer on it. */
 const PATIENCE_MS = 1_000;
 /** Of `scan`: what does not answer by then is filtered. */
-const SCAN_MS = 800;
+const SCAN_MS = 1_500;
 /** Connections of `connect` under way at most; beyond it the far end has failed anyway. */
 const MOST_AT_ONCE = 5_000;
 
