@@ -122,14 +122,16 @@ export class Clients implements AsyncDisposable {
   constructor(
     from: Machine,
     to: { readonly address: string; readonly port: number },
-    { rate, seconds, holdMs }: {
+    { rate, seconds, holdMs, patienceMs = 1_000 }: {
       readonly rate: number;
       readonly seconds: number;
       /** `http`: a request on each, instead. */
       readonly holdMs: number | "http";
+      /** For a connection, and for an answer on it. A lost packet is sent again after a second. */
+      readonly patienceMs?: number;
     },
   ) {
-    this.#running = traffic(from, "connect", to.address, ...[to.port, rate, seconds, holdMs].map(String));
+    this.#running = traffic(from, "connect", to.address, ...[to.port, rate, seconds, holdMs, patienceMs].map(String));
   }
 
   /** All that have ended so far, in the order of their ends. */

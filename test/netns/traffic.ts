@@ -2,7 +2,8 @@
  * A program that runs on emulated hosts, in whose namespace it is started:
  *
  *     serve NAME tcp|udp|http|flaky PORT[-PORT]     says its name, then echoes; flaky: HTTP that fails every other time
- *     connect ADDRESS PORT RATE SECONDS HOLD_MS     so many connections a second, each held for so long, a line for each;
+ *     connect ADDRESS PORT RATE SECONDS HOLD_MS PATIENCE_MS
+ *                                                   so many connections a second, each held for so long, a line for each;
  *                                                   HOLD_MS "http": a request on each, instead of listening for a name
  *     talk ADDRESS PORT                             one connection: says "tick" four times a second, prints what comes back
  *     scan ADDRESS:PORT…                            which of these answer
@@ -11,7 +12,7 @@
  */
 
 /** How long a connection may take, and an answer on it. */
-const PATIENCE_MS = 1_000;
+let patienceMs = 1_000;
 /** Of `scan`: what does not answer by then is filtered. */
 const SCAN_MS = 1_500;
 /** Connections of `connect` under way at most; beyond it the far end has failed anyway. */
@@ -32,7 +33,8 @@ async function main([mode, ...args]: readonly string[]): Promise<void> {
       return;
     }
     case "connect": {
-      const [address, port, rate, seconds, holdMs] = args as [string, string, string, string, string];
+      const [address, port, rate, seconds, holdMs, patience] = args as [string, string, string, string, string, string];
+      patienceMs = Number(patience);
       await connectSteadily({ hostname: address, port: Number(port) }, {
         rate: Number(rate),
         seconds: Number(seconds),
@@ -116,7 +118,7 @@ async function connectOnce(to: { hostname: string; port: number }, holdMs: numbe
   let connection: Deno.TcpConn | undefined;
   let name: string | undefined;
   try {
-    connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(PATIENCE_MS) });
+    connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(patienceMs) });
     if (holdMs === "http") {
       name = await request(connection);
       return line(`${name} ok`);
@@ -125,7 +127,7 @@ async function connectOnce(to: { hostname: string; port: number }, holdMs: numbe
     if (holdMs > 0) {
       const holding = holdMs * (0.5 + Math.random());
       // Listened for all the time, so that a connection that is cut is told of when it is.
-      const answer = readLine(connection, holding + PATIENCE_MS);
+      const answer = readLine(connection, holding + patienceMs);
       await Promise.race([delay(holding), answer]);
       await connection.write(encoder.encode("ping\n"));
       const echo = await answer;
@@ -149,7 +151,7 @@ async function request(connection: Deno.TcpConn): Promise<string> {
   await connection.write(encoder.encode("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
   const buffer = new Uint8Array(1_024);
   let text = "";
-  const late = setTimeout(() => connection.close(), PATIENCE_MS);
+  const late = setTimeout(() => connection.close(), patienceMs);
   try {
     for (;;) {
       const octets = await connection.read(buffer);
@@ -166,7 +168,7 @@ async function request(connection: Deno.TcpConn): Promise<string> {
 
 /** Until the connection ends. @throws what ended it, unless it was its proper end */
 async function talk(to: { hostname: string; port: number }): Promise<void> {
-  using connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(PATIENCE_MS) });
+  using connection = await Deno.connect({ ...to, signal: AbortSignal.timeout(patienceMs) });
   const talking = setInterval(() => void connection.write(encoder.encode("tick\n")).catch(() => {}), TICK_MS);
   try {
     const buffer = new Uint8Array(1_024);
@@ -180,10 +182,10 @@ async function talk(to: { hostname: string; port: number }): Promise<void> {
   }
 }
 
-async function readLine(connection: Deno.TcpConn, patienceMs = PATIENCE_MS): Promise<string> {
+async function readLine(connection: Deno.TcpConn, patience = patienceMs): Promise<string> {
   const buffer = new Uint8Array(256);
   let text = "";
-  const late = setTimeout(() => connection.close(), patienceMs);
+  const late = setTimeout(() => connection.close(), patience);
   try {
     while (!text.endsWith("\n")) {
       const octets = await connection.read(buffer);
