@@ -51,7 +51,3 @@ export function resetServiceKernel(_options: ServiceKernelOptions): Promise<void
   throw new Error("to come");
 }
 
-/** Whether a label of an address says that it is for services: not one that the host has for itself. `Links.addresses()` leaves these out. */
-export function isServiceAddress(_label: string | undefined): boolean {
-  throw new Error("to come");
-}
