@@ -41,6 +41,9 @@ export const DNS_TOOLS: readonly Tool[] = [
   { package: "unbound", probe: "unbound", why: "answers the same names" },
 ];
 
+/** What services are measured beside. */
+export const PROXY: Tool = { package: "haproxy", probe: "haproxy", why: "passes connections on in user space" };
+
 /** What compares C structs with what a compiler says, and starts the executable for arm64. */
 export const COMPILERS: readonly Tool[] = [
   { package: "gcc", probe: "gcc", why: "prints the layouts of C structs" },
