@@ -18,6 +18,8 @@ const OPEN_LIMIT = 1000;
 /** What an HTTP server may say before its status. */
 const HTTP_OCTETS = 8192;
 const HTTP_PORT = 80;
+/** A connection with nothing on it is reset after that time: some servers do not take well to one that is gone before they accept it. */
+const HANG_UP_MS = 100;
 
 /** What says more of this host than of the backend. */
 const OF_THIS_HOST = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL"]);
@@ -64,18 +66,15 @@ export class ServiceProbes implements Disposable {
   /** Asks once; the result comes later, never before this has returned, unless the function it returns is called. */
   probe(options: ProbeOptions, onResult: (result: ProbeResult) => void): () => void {
     if (options.check.kind === "http") checkPath(options.check.payload);
-    const probe: Probe = new Probe(options, this.#watcher, (result) => {
-      this.#forget(probe);
-      if (result !== undefined) onResult(result);
-    });
+    const probe: Probe = new Probe(options, this.#watcher, { onResult, onGone: () => this.#forget(probe) });
     this.#waiting.add(probe);
     queueMicrotask(() => this.#startNext());
-    return () => probe.end(undefined);
+    return () => probe.callOff();
   }
 
   /** Ends all that are under way, with no word to anybody. */
   [Symbol.dispose](): void {
-    for (const probe of [...this.#waiting, ...this.#open]) probe.end(undefined);
+    for (const probe of [...this.#waiting, ...this.#open]) probe.callOff();
   }
 
   #startNext(): void {
@@ -93,35 +92,37 @@ export class ServiceProbes implements Disposable {
   }
 }
 
+interface ProbeHandler {
+  onResult(result: ProbeResult): void;
+  /** Its socket is closed; after the result, or without one. */
+  onGone(): void;
+}
+
 class Probe {
   readonly #options: ProbeOptions;
   readonly #watcher: ReadyWatcher;
-  /** With undefined: it was called off. */
-  readonly #onEnd: (result: ProbeResult | undefined) => void;
-  readonly #timer: ReturnType<typeof setTimeout>;
+  readonly #handler: ProbeHandler;
   readonly #askedAt = performance.now();
+  #timer: ReturnType<typeof setTimeout>;
   #startedAt: number | undefined;
   #connected = false;
   #ended = false;
+  #gone = false;
   #fd: Fd | undefined;
   #unwatch: (() => void) | undefined;
   #text = "";
 
-  constructor(
-    options: ProbeOptions,
-    watcher: ReadyWatcher,
-    onEnd: (result: ProbeResult | undefined) => void,
-  ) {
+  constructor(options: ProbeOptions, watcher: ReadyWatcher, handler: ProbeHandler) {
     this.#options = options;
     this.#watcher = watcher;
-    this.#onEnd = onEnd;
+    this.#handler = handler;
     this.#timer = setTimeout(() => this.#timeOut(), options.timeoutMs);
   }
 
   start(): void {
     this.#startedAt = performance.now();
     const { kind } = this.#options.check;
-    if (kind === "none") return this.end({ outcome: "up" });
+    if (kind === "none") return this.#end({ outcome: "up" });
     try {
       this.#fd = this.#inNetwork(() => this.#openSocket());
     } catch (error) {
@@ -132,15 +133,31 @@ class Probe {
     this.#send(new TextEncoder().encode(this.#options.check.payload));
   }
 
-  /** Once; again is harmless. */
-  end(result: ProbeResult | undefined): void {
+  /** No result any more. */
+  callOff(): void {
+    this.#ended = true;
+    this.#close();
+  }
+
+  #end(result: ProbeResult): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (result.outcome === "up" && this.#options.check.kind === "tcp") {
+      clearTimeout(this.#timer);
+      this.#unwatch?.();
+      this.#timer = setTimeout(() => this.#close(), HANG_UP_MS);
+    } else this.#close();
+    this.#handler.onResult(result);
+  }
+
+  /** With a reset: a backend that is asked each second leaves no socket to wait for late packets. */
+  #close(): void {
+    if (this.#gone) return;
+    this.#gone = true;
     clearTimeout(this.#timer);
     this.#unwatch?.();
-    // With a reset: a backend that is asked each second leaves no socket to wait for late packets.
     if (this.#fd !== undefined) resetTcp(this.#fd);
-    this.#onEnd(result);
+    this.#handler.onGone();
   }
 
   #openSocket(): Fd {
@@ -167,7 +184,7 @@ class Probe {
     const { target, check } = this.#options;
     // The kernel chose to call from the very port that was called.
     if (formatAddress(localAddress(this.#fd!)) === formatAddress(target)) return this.#failBy(ERRNO.ECONNREFUSED[0]);
-    if (check.kind === "tcp") return this.end({ outcome: "up" });
+    if (check.kind === "tcp") return this.#end({ outcome: "up" });
     this.#connected = true;
     this.#watch(() => this.#readHttp(), "readable");
     this.#send(new TextEncoder().encode(httpRequest(target, check.payload)));
@@ -182,7 +199,7 @@ class Probe {
   /** Whatever it says, there is somebody. */
   #answered(): void {
     const got = readTcp(this.#fd!, new Uint8Array(1));
-    if (got >= 0) this.end({ outcome: "up" });
+    if (got >= 0) this.#end({ outcome: "up" });
     else if (!isLater(-got)) this.#failBy(-got);
   }
 
@@ -192,31 +209,31 @@ class Probe {
     if (got < 0) return isLater(-got) ? undefined : this.#failBy(-got);
     this.#text += new TextDecoder("latin1").decode(buffer.subarray(0, got));
     const answer = readHttpAnswer(this.#text);
-    if (answer !== undefined) return this.end(answer);
-    if (got === 0) this.end({ outcome: "down", reason: "connection closed without an HTTP answer" });
-    else if (this.#text.length >= HTTP_OCTETS) this.end(NO_HTTP);
+    if (answer !== undefined) return this.#end(answer);
+    if (got === 0) this.#end({ outcome: "down", reason: "connection closed without an HTTP answer" });
+    else if (this.#text.length >= HTTP_OCTETS) this.#end(NO_HTTP);
   }
 
   #fail(error: unknown): void {
     if (!(error instanceof SysError)) throw error;
     if (error.call === "connect") return this.#failBy(error.errno);
-    this.end({ outcome: "unknown", reason: error.message });
+    this.#end({ outcome: "unknown", reason: error.message });
   }
 
   #failBy(errno: number): void {
     const { errnoName } = new SysError("connect", errno);
     const text = errnoText(errno);
     const reason = text.charAt(0).toLowerCase() + text.slice(1);
-    this.end({ outcome: OF_THIS_HOST.has(errnoName) ? "unknown" : "down", reason });
+    this.#end({ outcome: OF_THIS_HOST.has(errnoName) ? "unknown" : "down", reason });
   }
 
   #timeOut(): void {
     const { timeoutMs, check } = this.#options;
     const waited = (this.#startedAt ?? performance.now()) - this.#askedAt;
     // It had not the time that it should have had.
-    if (waited > timeoutMs / 2) return this.end({ outcome: "unknown", reason: "too many backends are asked at once" });
+    if (waited > timeoutMs / 2) return this.#end({ outcome: "unknown", reason: "too many backends are asked at once" });
     const what = check.kind === "http" && this.#connected ? "HTTP answer" : "answer";
-    this.end({ outcome: "down", reason: `no ${what} within ${timeoutMs} ms` });
+    this.#end({ outcome: "down", reason: `no ${what} within ${timeoutMs} ms` });
   }
 }
 
