@@ -3,10 +3,14 @@ import assert from "node:assert/strict";
 import { inOwnNamespace } from "../own_namespace.ts";
 import type { Fd } from "../../ffi/fd.ts";
 import { ERRNO } from "../../ffi/errno.ts";
+import { PacketSocket } from "../../ffi/packet_socket.ts";
 import { withNetns } from "../../ffi/netns.ts";
 import { localAddress } from "../../ffi/socket.ts";
 import { acceptTcp, connectTcp, listenTcp, readTcp, writeTcp } from "../../ffi/tcp.ts";
 import { parseIpv4 } from "../../src/lib/ip.ts";
+import { ARP_ETHERTYPE, decodeArp } from "../../src/wire/arp.ts";
+import { Announcer } from "../../src/host/announce.ts";
+import { Links } from "../../src/host/links.ts";
 import { Conntrack } from "../../src/host/conntrack.ts";
 import { resetFlows } from "../../src/host/service_reset.ts";
 
@@ -28,7 +32,45 @@ inOwnNamespace(import.meta.url, () => {
     assert.deepEqual(flows.map((f) => [f.client.state(), f.server.state()]), flows.map(() => ["reset", "reset"]));
     assert.deepEqual(await conntrack.countByBackend(), new Map());
   });
+
+  Deno.test("Announcer says several times where an address is, on a link of another namespace too", async () => {
+    await shell(`
+      ip netns add there
+      ip link add here0 type veth peer name here1; ip link set here0 up; ip link set here1 up
+      ip -n there link add there0 type veth peer name there1; ip -n there link set there0 up; ip -n there link set there1 up
+    `);
+    const errors: string[] = [];
+    using announcer = new Announcer((link, error) => errors.push(`${link}: ${error.message}`));
+    using here = listen("here1");
+    using there = withNetns("/run/netns/there", () => listen("there1"));
+    const [one, two] = ["10.32.0.5", "10.32.0.6"].map((text) => parseIpv4(text)!) as [number, number];
+    const far = { address: one, link: "there0", namespace: "/run/netns/there" };
+    announcer.announce([{ address: one, link: "here0" }, { address: two, link: "here0" }, far]);
+    announcer.announce([{ address: one, link: "missing0" }]);
+    await delay(300);
+    announcer.withdraw([{ address: two, link: "here0" }]);
+    await delay(400);
+    const heard = (socket: PacketSocket) => {
+      const addresses: number[] = [];
+      for (let frame = socket.receive(); frame !== undefined; frame = socket.receive()) {
+        const arp = decodeArp(frame)!;
+        assert.deepEqual([arp.operation, arp.targetIp], ["request", arp.senderIp]);
+        addresses.push(arp.senderIp);
+      }
+      return addresses;
+    };
+    assert.deepEqual(heard(here), [one, two, one, two, one]);
+    assert.deepEqual(heard(there), [one, one, one]);
+    assert.deepEqual(errors, Array(3).fill('missing0: Cannot announce addresses: there is no interface "missing0"'));
+    announcer[Symbol.dispose]();
+    await shell("ip link del here0; ip netns del there");
+  });
 });
+
+function listen(name: string): PacketSocket {
+  using links = new Links();
+  return new PacketSocket({ link: links.find(name)!.index, protocol: ARP_ETHERTYPE });
+}
 
 const CLIENT = "/run/netns/client", SERVER = "/run/netns/server";
 
