@@ -91,7 +91,7 @@ async function setUp(lab: Lab): Promise<Way[]> {
       const number = ways.length;
       const ports = [LOAD + number, CONNECTIONS + number];
       const offset = kind === "weave" && own === undefined ? 0 : OFFSET;
-      const address = await make(kind, { number, ports, own, gateways: { exporter, importer }, entry, backend, from });
+      const address = await make(kind, { number, ports, own, gateways: { exporter, importer }, entry, backend });
       ways.push({ place, kind, from, address, offset, number });
     }
   }
@@ -118,7 +118,6 @@ interface Making {
   /** The importer's exposed address. */
   readonly entry: string;
   readonly backend: EmulatedHost;
-  readonly from: EmulatedHost | Container;
 }
 
 /** Sets a way up. @returns the address that clients ask */
@@ -166,7 +165,7 @@ async function proxy(kind: Kind, host: EmulatedHost, listen: string, target: str
   const path = `/run/haproxy-${listen}.conf`;
   const config = `
 global
-  maxconn 8000
+  maxconn 400
 defaults
   mode tcp
   option splice-auto
