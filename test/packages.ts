@@ -15,13 +15,13 @@ export interface Tool {
 export const DEMO_TOOLS: readonly Tool[] = [
   { package: "iproute2", probe: "ip", why: "makes namespaces and links" },
   { package: "iptables", probe: "iptables", why: "weave's rules for expose" },
+  { package: "nftables", probe: "nft", why: "weave's rules for services" },
   { package: "netcat-openbsd", probe: "nc", why: "sends a line" },
 ];
 
 /** What tests with emulated hosts need. */
 export const NETWORK_TOOLS: readonly Tool[] = [
   ...DEMO_TOOLS,
-  { package: "nftables", probe: "nft", why: "loses packets and makes NAT in emulated networks" },
   { package: "iputils-ping", probe: "ping", why: "asks whether a host answers" },
   { package: "socat", probe: "socat", why: "serves and asks, over TCP and UDP" },
   { package: "curl", probe: "curl", why: "downloads" },
