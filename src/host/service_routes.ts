@@ -6,7 +6,7 @@
  *            0  (the kernel's)                             local
  *         6783  iif LINK lookup 67831NN                    addresses that we answer for on this link, as if they were our own
  *         6784  fwmark NETWORK lookup 67830NN              routes of that network, and nothing else is reachable there
- *         6785  iif BRIDGE lookup 6783199                  nothing: where the host forwarded nothing before us
+ *         6785  iif BRIDGE fwmark 0 lookup 6783199         nothing: where the host forwarded nothing before us
  *        32766  (the kernel's)                             main
  *
  * ARP is answered for whatever is local to who comes in by a link (arp_process of the kernel), so no link has these addresses, and nobody
@@ -87,7 +87,8 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
   if (bridge === undefined) return { rules, routes, addresses: [] };
   if (facts.forwardOnlyOurs) {
     // What goes from the bridge to the bridge cannot be told from bridged frames by the rules that drop the rest.
-    rules.push({ priority: CLOSED_PRIORITY, table: CLOSED_TABLE, inputInterface: bridge.name });
+    const mark = { value: 0, mask: ROUTE_MASK };
+    rules.push({ priority: CLOSED_PRIORITY, table: CLOSED_TABLE, inputInterface: bridge.name, mark });
     routes.push({ destination: EVERYWHERE, type: "blackhole", table: CLOSED_TABLE });
   }
   return { rules, routes, addresses: gatewayAddresses(plan, bridge) };

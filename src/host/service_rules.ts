@@ -77,6 +77,9 @@ export function renderRules(plan: ServicePlan, facts: RuleFacts): Rules {
   return new Renderer(plan, facts).render();
 }
 
+/** Of chains that the kernel calls: just before those of iptables, as what we are asked for names an address and a port. */
+const PRIORITY = { beforeDnat: -101, beforeFilter: -1, beforeSnat: 99 } as const;
+
 const hex = (value: number) => `0x${(value >>> 0).toString(16).padStart(8, "0")}`;
 
 const IS_OURS = `ct mark & ${hex(OURS)} != 0`;
@@ -154,12 +157,12 @@ class Renderer {
     );
     if (this.facts.bridge !== undefined) links.unshift([this.facts.bridge, MESH]);
     const byLink = links.map(([name, id]) => `${quoted(name)} : goto from_${id}`);
-    this.#chain("new", "type nat hook prerouting priority dstnat - 1", [
+    this.#chain("new", `type nat hook prerouting priority ${PRIORITY.beforeDnat}`, [
       ...(byLink.length === 0 ? [] : [`iifname vmap { ${byLink.join(", ")} }`]),
       `goto from_${HOST}`,
     ]);
     // A socket with a route in its mark is ours, and means the backend itself.
-    this.#chain("new_local", "type nat hook output priority dstnat - 1", [
+    this.#chain("new_local", `type nat hook output priority ${PRIORITY.beforeDnat}`, [
       `meta mark & ${hex(ROUTE_MASK)} == 0 goto from_local`,
     ]);
 
@@ -299,26 +302,28 @@ class Renderer {
     const ours = this.plan.subnets.map(({ subnet, address }) => `${subnetText(subnet)} : ${formatIpv4(address)}`)
       .sort();
     const mesh = `ct mark & ${hex(BACKEND_NETWORK_MASK | OURS)} == ${hex(routeMark(MESH) | OURS)}`;
-    this.#chain("sources", "type nat hook postrouting priority srcnat - 1", [
+    this.#chain("sources", `type nat hook postrouting priority ${PRIORITY.beforeSnat}`, [
       ...(ours.length === 0 ? [] : [`${mesh} snat to ip daddr map { ${ours.join(", ")} } fully-random`]),
       `${IS_OURS} masquerade fully-random`,
     ]);
     // A backend on this host answers itself, so that the answer passes the rules, whatever route its client has.
-    this.#chain("sources_local", "type nat hook input priority 99", [`${IS_OURS} snat to ip daddr fully-random`]);
+    this.#chain("sources_local", `type nat hook input priority ${PRIORITY.beforeSnat}`, [
+      `${IS_OURS} snat to ip daddr fully-random`,
+    ]);
   }
 
   #refusing(): void {
     const revoked = this.plan.backends.filter((backend) => backend.revoked).map(({ id }) => id).sort((a, b) => a - b);
     const refused = [
-      `${IS_REFUSED} goto reject_client`,
+      `${IS_REFUSED} goto refusal_to_client`,
       ...(revoked.length === 0 ? [] : [
-        `${IS_OURS} ct mark & ${hex(BACKEND_MASK)} ${anyOf(revoked.map(hex))} goto reject`,
+        `${IS_OURS} ct mark & ${hex(BACKEND_MASK)} ${anyOf(revoked.map(hex))} goto refusal`,
       ]),
     ];
     const reject = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
-    this.#chain("reject_client", undefined, [ROUTE_TO_CLIENT, ...reject]);
-    this.#chain("reject", undefined, [
-      "ct direction original goto reject_client",
+    this.#chain("refusal_to_client", undefined, [ROUTE_TO_CLIENT, ...reject]);
+    this.#chain("refusal", undefined, [
+      "ct direction original goto refusal_to_client",
       ROUTE_TO_BACKEND,
       ...reject,
     ]);
@@ -347,9 +352,16 @@ class Renderer {
     const others = this.#gateways.length === 0
       ? []
       : [`iifname != "lo" ${IS_NOT_OURS} ct state new ip daddr ${anyOf(this.#gateways)} drop`];
-    this.#chain("input", "type filter hook input priority filter - 1", [...refused, ...addressed, ...others]);
-    this.#chain("output", "type filter hook output priority filter - 1", refused);
-    this.#chain("forward", "type filter hook forward priority filter - 1", [...refused, ...this.#forwardOnlyOurs()]);
+    this.#chain("input", `type filter hook input priority ${PRIORITY.beforeFilter}`, [
+      ...refused,
+      ...addressed,
+      ...others,
+    ]);
+    this.#chain("output", `type filter hook output priority ${PRIORITY.beforeFilter}`, refused);
+    this.#chain("forward", `type filter hook forward priority ${PRIORITY.beforeFilter}`, [
+      ...refused,
+      ...this.#forwardOnlyOurs(),
+    ]);
   }
 
   #forwardOnlyOurs(): string[] {
