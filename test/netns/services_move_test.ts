@@ -186,7 +186,7 @@ testAsRoot("a backend that a container's name stands for moves with the containe
   const first = await importer.container("web1");
   await importer.weave("attach", "--hostname", "web.weave.local", first.reference);
   await serveName(first, 80);
-  await service(exporter, "export", "web:80", "--listen", "81");
+  await service(exporter, "export", "web.weave.local:80", "--listen", "81");
   await waitAnswer(m1, "192.168.50.1", 81, "web1", { witnesses: [exporter, importer] });
   const second = await exporter.container("web2");
   await exporter.weave("attach", "--hostname", "web.weave.local", second.reference);

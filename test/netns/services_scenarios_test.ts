@@ -73,7 +73,7 @@ testAsRoot("export: a container's port at another host's address", async () => {
   await using lab = new Lab();
   const { host2, client, b1, a1 } = await setting(lab);
   for (const suffix of ["", "/udp"]) {
-    const printed = await service(host2, "export", "a1:4422", "--listen", `${host2.address(client)}:2211${suffix}`);
+    const printed = await service(host2, "export", "a1.weave.local:4422", "--listen", `${host2.address(client)}:2211${suffix}`);
     assert.equal(printed, `${host2.address(client)}:2211${suffix}`);
   }
   for (const transport of BOTH) await waitAnswer(client, host2.address(client), 2211, "a1", { transport });
@@ -87,7 +87,7 @@ testAsRoot("export: a container's port at another host's address", async () => {
   for (const transport of BOTH) await serveName(again, 4422, transport);
   for (const transport of BOTH) await waitAnswer(client, host2.address(client), 2211, "a1", { transport });
 
-  await service(host2, "rm", "a1", "--export");
+  await service(host2, "rm", "a1.weave.local", "--export");
   assert.equal(await ask(client, host2.address(client), 2211), "");
 });
 
@@ -234,10 +234,10 @@ testAsRoot("rules typed by hand and ours survive each other's changes, launch, s
   // Ours change: the user's rules are as they were, and work.
   const theirs = await Promise.all([host1, host2].map(prerouting));
   await service(host1, "import", "more", "--to", `${host3.address()}:2211`, "--port", "99");
-  await service(host2, "export", "a1:4422", "--listen", `${at}:98`);
+  await service(host2, "export", "a1.weave.local:4422", "--listen", `${at}:98`);
   await handWorks(3_000);
   await service(host1, "rm", "more");
-  await service(host2, "rm", "a1", "--export");
+  await service(host2, "rm", "a1.weave.local", "--export");
   await handWorks(3_000);
   assert.deepEqual(await Promise.all([host1, host2].map(prerouting)), theirs);
 
