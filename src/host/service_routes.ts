@@ -95,7 +95,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
 }
 
 function gatewayAddresses(plan: ServicePlan, bridge: Link): LinkAddress[] {
-  return plan.subnets.map(({ subnet, address }) => ({
+  return plan.subnets.filter(({ exposed }) => exposed !== true).map(({ subnet, address }) => ({
     link: bridge.index,
     cidr: { address, prefixLength: subnet.prefixLength },
     label: `${bridge.name}${SERVICE_LABEL_SUFFIX}`,

@@ -45,6 +45,8 @@ export interface NetworkPlan {
 export interface GatewaySubnet {
   readonly subnet: Cidr;
   readonly address: Ipv4;
+  /** The bridge has this address already, as the host is exposed by it: it is used, and left as it is. */
+  readonly exposed?: true;
 }
 
 export interface AnsweredAddress {

@@ -104,6 +104,10 @@ class Planner {
   readonly #backends = new Map<BackendId, BackendPlan>();
   readonly #answered: AnsweredAddress[] = [];
   readonly #listeners: ListenerPlan[] = [];
+  /** By network and address. */
+  readonly #listenersAt = new Map<string, ListenerPlan[]>();
+  /** Gateways that something depends on. */
+  readonly #used = new Set<GatewaySubnet>();
   readonly #names: ServiceName[] = [];
   readonly #siteNames: SiteName[] = [];
   readonly #importHolding = new Map<RecordKey, ImportRecord["status"]["holding"]>();
@@ -127,7 +131,7 @@ class Planner {
     return {
       plan: {
         networks: this.#v.networks,
-        subnets: this.#v.gateways,
+        subnets: this.#v.gateways.filter((gateway) => gateway.exposed !== true || this.#used.has(gateway)),
         answered: this.#answered,
         backends: [...this.#backends.values()],
         listeners: this.#listeners,
@@ -390,23 +394,31 @@ class Planner {
   }
 
   #gatewayIn(subnet: Cidr): GatewaySubnet | undefined {
-    return this.#v.gateways.find((gateway) => sameSubnet(gateway.subnet, subnet));
+    const found = this.#v.gateways.find((gateway) => sameSubnet(gateway.subnet, subnet));
+    if (found !== undefined) this.#used.add(found);
+    return found;
   }
 
   #gatewayFor(address: Ipv4): GatewaySubnet | undefined {
-    return this.#v.gateways.find(({ subnet }) => cidrContains(subnet, address));
+    const found = this.#v.gateways.find(({ subnet }) => cidrContains(subnet, address));
+    if (found !== undefined) this.#used.add(found);
+    return found;
   }
 
   #listen({ ports, ...rest }: Omit<ListenerPlan, "protocol" | "firstPort" | "lastPort"> & { ports: PortRange }): void {
-    const taken = this.#listeners.find((other) =>
-      other.network === rest.network && other.address === rest.address &&
+    const key = `${rest.network} ${rest.address}`;
+    const beside = this.#listenersAt.get(key) ?? [];
+    this.#listenersAt.set(key, beside);
+    const taken = beside.find((other) =>
       portsOverlap({ protocol: other.protocol, first: other.firstPort, last: other.lastPort }, ports)
     );
     if (taken !== undefined) {
       this.#warn(rest.service, `Port ${ports.first} is taken there by ${taken.service}`);
       return;
     }
-    this.#listeners.push({ ...rest, protocol: ports.protocol, firstPort: ports.first, lastPort: ports.last });
+    const listener = { ...rest, protocol: ports.protocol, firstPort: ports.first, lastPort: ports.last };
+    beside.push(listener);
+    this.#listeners.push(listener);
   }
 
   #warn(service: string, line: string): void {
