@@ -129,7 +129,7 @@ function lookUp(host: string): Promise<readonly Ipv4[]> {
   });
 }
 
-function reasonOf({ code, message }: { readonly code?: string; readonly message: string }): string {
+function reasonOf({ code, message }: NodeJS.ErrnoException): string {
   return code === "ENOTFOUND" || code === "EAI_AGAIN" ? "its name is not known to this host's resolver" : message;
 }
 

@@ -5,7 +5,7 @@
  *     P-services-others.json  other peers' records, written now and then: who is out of reach when we start still counts
  */
 import { formatIpv4, type Ipv4, parseIpv4 } from "../lib/ip.ts";
-import { checkStoredCatalogue, encodeStoredCatalogue, type StoredCatalogue } from "../service/catalogue.ts";
+import { checkStored, encodeStored, type StoredOwner } from "../service/catalogue.ts";
 import { FIRST_NAMED_NETWORK, LAST_NETWORK, type NetworkId } from "../service/plan.ts";
 import { StoreFile, type StoreFormat } from "../host/store.ts";
 import type { StoredBackendId, StoredIds } from "./service_ids.ts";
@@ -24,8 +24,8 @@ export interface OwnServices {
   /** What `launch` named and a command removed, as `formatNetwork()` writes it. */
   readonly removed: readonly string[];
   readonly ids: StoredIds;
-  /** Of ours alone. */
-  readonly catalogue: StoredCatalogue;
+  /** undefined: there never were any. */
+  readonly records: StoredOwner | undefined;
 }
 
 /** Room for 1,000 records of full length, and a backend each. */
@@ -36,7 +36,7 @@ export function ownServicesFile(prefix: string): StoreFile<OwnServices> {
   return new StoreFile(`${prefix}-services.json`, OWN);
 }
 
-export function otherServicesFile(prefix: string): StoreFile<StoredCatalogue> {
+export function otherServicesFile(prefix: string): StoreFile<readonly StoredOwner[]> {
   return new StoreFile(`${prefix}-services-others.json`, OTHERS);
 }
 
@@ -46,7 +46,7 @@ const OWN: StoreFormat<OwnServices> = {
   minor: 0,
   sizeLimit: SIZE_LIMIT,
   check(data) {
-    const { networks, removed, backends, lastBackend, lastNetwork, catalogue } = fields(data);
+    const { networks, removed, backends, lastBackend, lastNetwork, records } = fields(data);
     return {
       networks: list(networks).map(checkNetwork),
       removed: list(removed).map(text),
@@ -55,26 +55,26 @@ const OWN: StoreFormat<OwnServices> = {
         lastBackend: number(lastBackend, 0, 65_535),
         lastNetwork: number(lastNetwork, 0, LAST_NETWORK),
       },
-      catalogue: checkStoredCatalogue(catalogue),
+      records: checkStored(records)[0],
     };
   },
-  encode: ({ networks, removed, ids, catalogue }) => ({
+  encode: ({ networks, removed, ids, records }) => ({
     networks,
     removed,
     backends: ids.backends.map(({ service, network, address, id }) => [service, network, formatIpv4(address), id]),
     lastBackend: ids.lastBackend,
     lastNetwork: ids.lastNetwork,
-    catalogue: encodeStoredCatalogue(catalogue),
+    records: encodeStored(records === undefined ? [] : [records]),
   }),
 };
 
-const OTHERS: StoreFormat<StoredCatalogue> = {
+const OTHERS: StoreFormat<readonly StoredOwner[]> = {
   what: "services of others",
   major: 1,
   minor: 0,
   sizeLimit: SIZE_LIMIT,
-  check: (data) => checkStoredCatalogue(data),
-  encode: (catalogue) => encodeStoredCatalogue(catalogue),
+  check: (data) => checkStored(data),
+  encode: (owners) => encodeStored(owners),
 };
 
 function checkNetwork(value: unknown): StoredNetwork {
