@@ -45,6 +45,7 @@ const PACKAGE_HOMES: Readonly<Record<string, string>> = {
   "dns-packet": "src/wire/dns.ts",
   "dockerode": "src/host/docker.ts",
   "libsodium": "ffi/",
+  "yaml": "src/lib/yaml.ts",
 };
 
 /** What only tests use. */
