@@ -1,5 +1,5 @@
 /** YAML files that people write: values, and on which line each of them stands, so that what is wrong can be said with its place. */
-import { isNode, LineCounter, parseDocument } from "yaml";
+import { isNode, LineCounter, parseDocument, stringify } from "yaml";
 import { OptionError } from "./errors.ts";
 
 export interface YamlFile {
@@ -39,4 +39,9 @@ export function parseYaml(text: string, what: string): YamlFile {
       return 1;
     },
   };
+}
+
+/** Text that reads as this value, of JSON's kinds. */
+export function formatYaml(value: unknown): string {
+  return stringify(value, { lineWidth: 120 });
 }
