@@ -208,6 +208,8 @@ export interface Numbered {
   readonly key: RecordKey;
   /** Undefined: it was removed. */
   readonly record: ServiceRecord | undefined;
+  /** Of its JSON. */
+  readonly octets: number;
 }
 
 export interface RecordsMessage {
@@ -275,10 +277,11 @@ export function encodeForget(owner: PeerName, life: number): Uint8Array {
   return encode({ type: "forget", owner: formatMac(owner), life });
 }
 
-/** What is told of an owner, in messages of a bearable size. */
-export function encodeRecords(
-  o: Omit<RecordsMessage, "type" | "last" | "refused">,
-): Uint8Array[] {
+/** What is to be told of an owner. */
+export type Telling = Omit<RecordsMessage, "type" | "last" | "refused">;
+
+/** In messages of a bearable size. */
+export function encodeRecords(o: Telling): Uint8Array[] {
   const { life, seq, check, full } = o;
   const payloads: Uint8Array[] = [];
   let { since } = o;
@@ -641,12 +644,12 @@ function checkNumbered(seq: number, said: unknown): Numbered {
     if (said.length > MAX_KEY || !/^(?:import|export) [\x21-\x7e ]+$/.test(said)) {
       throw new WireError(`${quoted(said)} is no record`);
     }
-    return { seq, key: said, record: undefined };
+    return { seq, key: said, record: undefined, octets: said.length };
   }
   const size = JSON.stringify(said).length;
   if (size > MAX_RECORD_OCTETS) throw new WireError(`a record of ${size} octets, at most ${MAX_RECORD_OCTETS} may be`);
   const record = checkRecord(said);
-  return { seq, key: keyOf(record), record };
+  return { seq, key: keyOf(record), record, octets: size };
 }
 
 /** The longest key there is: two names, and where to listen. */
