@@ -92,8 +92,8 @@ const MAX_OCTETS = 64 << 20;
 const MAX_OWNERS = 2_000;
 
 const TIDY_MS = 10 * 60_000;
-/** Records of a peer that was removed are remembered as gone so long. */
-const FORGOTTEN_MS = 24 * 3_600_000;
+/** Of a peer all of whose records went at once that is remembered so long. */
+const EMPTIED_MS = 24 * 3_600_000;
 const STORE_OTHERS_MS = 30_000;
 /** What came by asking is told to neighbours, together with what comes shortly after. */
 const TELL_MS = 100;
@@ -104,8 +104,8 @@ const SKIPPED_NUMBERS = 2 ** 20;
 interface Owner {
   readonly records: OwnerRecords;
   reachable: boolean;
-  /** When it was removed by somebody's word; undefined: it was not. */
-  forgottenAt: Instant | undefined;
+  /** When everything it had went at once, with it or by somebody's word: others may not know yet. */
+  emptiedAt: Instant | undefined;
 }
 
 /** See the file's header. */
@@ -145,7 +145,7 @@ export class Catalogue implements GossipChannel {
     this.#pursuits = new Pursuits((peer) => peer !== o.ourName && o.isReachable(peer));
     for (const stored of o.others) if (stored.owner !== o.ourName) this.#restore(stored, now);
     this.#own = this.#newRecords(o.ourName, o.unixMs());
-    this.#owners.set(o.ourName, { records: this.#own, reachable: true, forgottenAt: undefined });
+    this.#owners.set(o.ourName, { records: this.#own, reachable: true, emptiedAt: undefined });
     if (o.stored !== undefined) this.#restoreOwn(o.stored, now);
     this.#toldSeq = this.#own.head.seq;
     this.#timers.set("old removals", now + TIDY_MS);
@@ -469,7 +469,7 @@ export class Catalogue implements GossipChannel {
     for (const name of owners ?? this.#owners.keys()) {
       const owner = this.#owners.get(name);
       if (owner === undefined) continue;
-      const told = !owner.records.blank || owner.forgottenAt !== undefined ||
+      const told = !owner.records.blank || owner.emptiedAt !== undefined ||
         owner.records === this.#own && this.#misknown;
       if (told) heads.push(owner.records.head);
     }
@@ -509,7 +509,7 @@ export class Catalogue implements GossipChannel {
     const outcome = this.#take(records, message, { from: source, trusted: owner === source, now });
     if (outcome === "partial") return this.#pursuits.handlePart(owner, now);
     if (outcome !== "behind") {
-      if (owner === source) this.#owners.get(owner)!.forgottenAt = undefined;
+      this.#owners.get(owner)!.emptiedAt = records.blank ? now : undefined;
       if (!sameHead(records.head, before)) this.#tellNews(owner, now);
     }
     this.#pursuits.handleAnswer(owner, outcome === "applied" || outcome === "old", now);
@@ -571,7 +571,7 @@ export class Catalogue implements GossipChannel {
   #forget(owner: Owner, life: number, now: Instant): void {
     owner.records.clear(life);
     owner.records.secondHand = true;
-    owner.forgottenAt = now;
+    owner.emptiedAt = now;
     this.#pursuits.forget(owner.records.owner);
   }
 
@@ -620,7 +620,7 @@ export class Catalogue implements GossipChannel {
     let owner = this.#owners.get(name);
     if (owner === undefined) {
       if (this.#owners.size >= MAX_OWNERS && !this.#makeRoom()) return undefined;
-      owner = { records: this.#newRecords(name, 0), reachable: this.#o.isReachable(name), forgottenAt: undefined };
+      owner = { records: this.#newRecords(name, 0), reachable: this.#o.isReachable(name), emptiedAt: undefined };
       this.#owners.set(name, owner);
     }
     return owner;
@@ -697,7 +697,7 @@ export class Catalogue implements GossipChannel {
     if (this.#owners.size >= MAX_OWNERS) return;
     const { owner } = stored;
     const records = this.#newRecords(owner, stored.life);
-    this.#owners.set(owner, { records, reachable: this.#o.isReachable(owner), forgottenAt: undefined });
+    this.#owners.set(owner, { records, reachable: this.#o.isReachable(owner), emptiedAt: undefined });
     records.restore(withOctets(stored), now);
     records.secondHand = stored.secondHand;
   }
@@ -716,9 +716,9 @@ export class Catalogue implements GossipChannel {
   #tidy(now: Instant): void {
     for (const owner of this.#owners.values()) {
       owner.records.expireTombstones(now);
-      const { forgottenAt, reachable } = owner;
-      const forgotten = forgottenAt !== undefined && !reachable && now - forgottenAt >= FORGOTTEN_MS;
-      if (forgotten && owner.records.blank) this.#owners.delete(owner.records.owner);
+      const { emptiedAt } = owner;
+      const old = emptiedAt !== undefined && now - emptiedAt >= EMPTIED_MS;
+      if (old && owner.records.blank) this.#owners.delete(owner.records.owner);
     }
   }
 

@@ -12,7 +12,9 @@ import type { Deadline, Instant } from "../lib/time.ts";
 const OWNER_INTERVAL_MS = 200;
 /** Somebody else says so. */
 const CLAIM_INTERVAL_MS = 5_000;
-const ANSWER_MS = 5_000;
+/** How long an answer may take: more each time. */
+const ANSWER_MS = 2_000;
+const MAX_ANSWER_MS = 30_000;
 const MAX_PAUSE_MS = 60_000;
 const MAX_TRIES = 8;
 /** Owners at once; as many as there may be. */
@@ -76,7 +78,7 @@ export class Pursuits {
   /** More of an answer is to come. */
   handlePart(owner: PeerName, now: Instant): void {
     const pursuit = this.#pursuits.get(owner);
-    if (pursuit?.asked !== undefined) pursuit.at = now + ANSWER_MS;
+    if (pursuit?.asked !== undefined) pursuit.at = now + answerMs(pursuit);
   }
 
   /** @param enough else everything is wanted */
@@ -121,7 +123,7 @@ export class Pursuits {
       pursuit.asked = of;
       pursuit.lastAsked = now;
       pursuit.news = false;
-      pursuit.at = now + ANSWER_MS;
+      pursuit.at = now + answerMs(pursuit);
       return { owner, of, everything: pursuit.everything };
     }
     return undefined;
@@ -148,4 +150,8 @@ export class Pursuits {
       if (at === Infinity && now - lastAsked > REMEMBER_MS) this.#pursuits.delete(owner);
     }
   }
+}
+
+function answerMs({ tries }: Pursuit): number {
+  return Math.min(MAX_ANSWER_MS, ANSWER_MS * 2 ** tries);
 }

@@ -413,7 +413,7 @@ function encodeImport({ spec, offers, status }: ImportRecord): JsonObject {
       since,
       ...relay === undefined ? [] : [formatIpv4(relay)],
     ]),
-    health: status.health.map((health) => health[0]!).join(""),
+    health: status.health.map((health) => LETTER_OF[health]).join(""),
     ...status.holding.length === 0 ? {} : { holding: status.holding.map(encodeHeld) },
   };
 }
@@ -515,7 +515,7 @@ function checkImportStatus(raw: Fields, backends: number): ImportStatus {
   }
   return {
     health: [...letters].map((letter) => {
-      const health = HEALTH.find((known) => known[0] === letter);
+      const health = HEALTH_OF.get(letter);
       if (health === undefined) throw new WireError(`${quoted(letter)} is no health`);
       return health;
     }),
@@ -523,7 +523,8 @@ function checkImportStatus(raw: Fields, backends: number): ImportStatus {
   };
 }
 
-const HEALTH: readonly BackendHealth[] = ["up", "down", "unknown"];
+const LETTER_OF: Readonly<Record<BackendHealth, string>> = { up: "u", down: "d", unknown: "?" };
+const HEALTH_OF = new Map(Object.entries(LETTER_OF).map(([health, letter]) => [letter, health as BackendHealth]));
 
 function checkHeld(value: unknown): Held {
   const [address, flows] = list(value, "held address", 2, 2);
