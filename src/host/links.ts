@@ -167,12 +167,15 @@ export class Links implements Disposable {
 
   /** @returns whether it was missing */
   addRule(rule: PolicyRule): boolean {
-    return this.#unless("EEXIST", () => this.#request(encodeNewRule(rule), `add rule for table ${rule.table}`));
+    return this.#unless("EEXIST", () => this.#request(encodeNewRule(rule), `add rule of priority ${rule.priority}`));
   }
 
   /** @returns whether it was there */
   removeRule(rule: PolicyRule): boolean {
-    return this.#unless("ENOENT", () => this.#request(encodeDeleteRule(rule), `remove rule for table ${rule.table}`));
+    return this.#unless(
+      "ENOENT",
+      () => this.#request(encodeDeleteRule(rule), `remove rule of priority ${rule.priority}`),
+    );
   }
 
   neighbours(family: "inet" | "bridge"): Neighbour[] {

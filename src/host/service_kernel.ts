@@ -4,7 +4,7 @@
  * Flows that are under way never notice, whether plans change, or another process of ours takes over.
  */
 import { OperationError } from "../lib/errors.ts";
-import type { Ipv4 } from "../lib/ip.ts";
+import type { Cidr } from "../lib/ip.ts";
 import type { AnsweredAddress, NetworkId, ServicePlan } from "../service/plan.ts";
 import type { AnnouncedAddress } from "./announce.ts";
 import { KernelSettings, pushDown } from "./kernel_settings.ts";
@@ -21,6 +21,7 @@ import {
 } from "./service_routes.ts";
 import {
   HOST,
+  MESH,
   parsePresent,
   planScript,
   presentAfter,
@@ -180,11 +181,11 @@ export class ServiceKernel implements Disposable {
     }
   }
 
-  #ownAddresses(plan: ServicePlan): Map<NetworkId, readonly Ipv4[]> {
-    const byLink = Map.groupBy(this.#links.linkAddresses(), ({ link }) => link);
-    return new Map(plan.networks.map(({ id, interfaces }) => {
-      const indexes = interfaces.map((name) => this.#links.find(name)?.index).filter((index) => index !== undefined);
-      return [id, indexes.flatMap((index) => (byLink.get(index) ?? []).map(({ cidr }) => cidr.address))];
+  #ownAddresses(plan: ServicePlan): Map<NetworkId, readonly Cidr[]> {
+    const networks = [...plan.networks, { id: MESH, interfaces: [this.#options.bridge] }];
+    return new Map(networks.map(({ id, interfaces }) => {
+      const links = interfaces.map((name) => this.#links.find(name)).filter((link) => link !== undefined);
+      return [id, links.flatMap(({ index }) => this.#links.addresses(index))];
     }));
   }
 

@@ -2,32 +2,43 @@
  * A plan for services as addresses, routes and rules that choose tables: what they should be, and the difference to what is there. A packet
  * of ours is routed by the network in its mark, by that network's own table; the tables of the host stay as they are.
  *
- *     priority  rule                                       table
- *            0  (the kernel's)                             local
- *         6783  iif LINK lookup 67831NN                    addresses that we answer for on this link, as if they were our own
- *         6784  fwmark NETWORK lookup 67830NN              routes of that network, and nothing else is reachable there
- *         6785  iif BRIDGE fwmark 0 lookup 6783199         nothing: where the host forwarded nothing before us
- *        32766  (the kernel's)                             main
+ *     priority  rule                                    table
+ *            0  (the kernel's)                          local
+ *         6782  iif lo, ICMP, fwmark NETWORK            anywhere: what is said about a packet of ours has at first the mark of that packet,
+ *                                                       which is where it went; rules give it another, by which it is routed again
+ *         6783  iif LINK                                addresses that we answer for on this link, as if they were our own
+ *         6784  fwmark NETWORK                          routes of that network, and nothing else is reachable there
+ *         6785  iif BRIDGE, fwmark 0                    nothing: where the host forwarded nothing before us
+ *        32766  (the kernel's)                          main
+ *        32800  iif lo                                  answered addresses of the mesh, for this host if it has no route there
+ *        32801… iif lo, TCP or UDP or ICMP              unreachable, as before
+ *        32804  iif lo                                  the mesh: the kernel wants a route for a reset before its rules mark it
  *
  * ARP is answered for whatever is local to who comes in by a link (arp_process of the kernel), so no link has these addresses, and nobody
  * else on this host sees them. In each subnet we have one address of our own on the bridge (`SERVICE_LABEL_SUFFIX`), without the route.
  */
 import { OperationError } from "../lib/errors.ts";
-import { type Cidr, formatCidr, type Ipv4 } from "../lib/ip.ts";
+import { type Cidr, cidrContains, formatCidr, type Ipv4 } from "../lib/ip.ts";
 import type { AnsweredAddress, NetworkId, ServicePlan } from "../service/plan.ts";
 import type { Link, LinkAddress, PolicyRule, Route } from "../wire/rtnetlink.ts";
 import { isServiceAddress, type Links, SERVICE_LABEL_SUFFIX } from "./links.ts";
 import { ROUTE_MASK, routeMark } from "./service_marks.ts";
-import { MESH } from "./service_rules.ts";
+import { HOST, MESH } from "./service_rules.ts";
 
+const ERROR_PRIORITY = 6782;
 const ANSWERED_PRIORITY = 6783;
 const NETWORK_PRIORITY = 6784;
 const CLOSED_PRIORITY = 6785;
 const NETWORK_TABLE = 6_783_000;
 const ANSWERED_TABLE = 6_783_100;
+const LOCAL_PRIORITY = 32800;
+const LAST_PRIORITY = 32804;
+const ANYWHERE_TABLE = 6_783_197;
+const LOCAL_TABLE = 6_783_198;
 const CLOSED_TABLE = 6_783_199;
 /** More than networks; no table of ours is outside. */
 const TABLES = 200;
+const IPPROTO = { icmp: 1, tcp: 6, udp: 17 } as const;
 /** Behind every other route. */
 const LAST = 0xffff_ffff;
 const EVERYWHERE: Cidr = { address: 0, prefixLength: 0 };
@@ -85,6 +96,27 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     }
   }
   if (bridge === undefined) return { rules, routes, addresses: [] };
+  const callable = addressesOf(plan.answered, MESH).flatMap((address) => {
+    const source = plan.subnets.find(({ subnet }) => cidrContains(subnet, address))?.address;
+    return source === undefined ? [] : [{ destination: { address, prefixLength: 32 }, source, link: bridge.index }];
+  });
+  if (callable.length > 0) rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo" });
+  routes.push(...callable.map((route) => ({ ...route, table: LOCAL_TABLE })));
+  for (const id of [HOST, ...networks.map(([id]) => id)]) {
+    const mark = { value: routeMark(id), mask: ROUTE_MASK };
+    rules.push({
+      priority: ERROR_PRIORITY,
+      table: ANYWHERE_TABLE,
+      inputInterface: "lo",
+      mark,
+      ipProtocol: IPPROTO.icmp,
+    });
+  }
+  routes.push({ destination: EVERYWHERE, link: bridge.index, table: ANYWHERE_TABLE });
+  for (const [i, ipProtocol] of Object.values(IPPROTO).entries()) {
+    rules.push({ priority: LOCAL_PRIORITY + 1 + i, table: "unreachable", inputInterface: "lo", ipProtocol });
+  }
+  rules.push({ priority: LAST_PRIORITY, table: NETWORK_TABLE + MESH, inputInterface: "lo" });
   if (facts.forwardOnlyOurs) {
     // What goes from the bridge to the bridge cannot be told from bridged frames by the rules that drop the rest.
     const mark = { value: 0, mask: ROUTE_MASK };
@@ -133,7 +165,9 @@ function network({ address, prefixLength }: Cidr): Cidr {
 /** What of ours is there. */
 export function presentRouting(links: Links): Routing {
   return {
-    rules: links.rules().filter(({ table }) => isOurs(table)),
+    rules: links.rules().filter(({ table, priority }) =>
+      table === "unreachable" ? priority > LOCAL_PRIORITY && priority < LAST_PRIORITY : isOurs(table)
+    ),
     routes: links.allRoutes().filter(({ table }) => isOurs(table)),
     addresses: links.linkAddresses().filter(isServiceAddress),
   };

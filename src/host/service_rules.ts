@@ -13,7 +13,7 @@
  * rule of each chain has as its comment a fingerprint of the chain, so that we know our own work again without understanding how `nft`
  * prints it.
  */
-import { type Cidr, formatCidr, formatIpv4, type Ipv4 } from "../lib/ip.ts";
+import { type Cidr, cidrContains, formatCidr, formatIpv4 } from "../lib/ip.ts";
 import type {
   BackendPlan,
   HOST_NETWORK,
@@ -47,8 +47,8 @@ export const HOST: typeof HOST_NETWORK = 2;
 export interface RuleFacts {
   /** Name of the overlay's bridge; undefined in the namespace of an isolated network. */
   readonly bridge: string | undefined;
-  /** Addresses that the links of named networks have now. */
-  readonly ownAddresses: ReadonlyMap<NetworkId, readonly Ipv4[]>;
+  /** Addresses that the links of networks have now, without those of services. */
+  readonly ownAddresses: ReadonlyMap<NetworkId, readonly Cidr[]>;
   /** The host forwarded nothing before us: drop what is not ours. Names of bridges, whose frames may pass here, stay exempt. */
   readonly forwardOnlyOurs: false | { readonly bridges: readonly string[] };
 }
@@ -78,7 +78,7 @@ export function renderRules(plan: ServicePlan, facts: RuleFacts): Rules {
 }
 
 /** Of chains that the kernel calls: just before those of iptables, as what we are asked for names an address and a port. */
-const PRIORITY = { beforeDnat: -101, beforeFilter: -1, beforeSnat: 99 } as const;
+const PRIORITY = { afterMarks: -149, beforeDnat: -101, beforeFilter: -1, beforeSnat: 99 } as const;
 
 const hex = (value: number) => `0x${(value >>> 0).toString(16).padStart(8, "0")}`;
 
@@ -170,24 +170,32 @@ class Renderer {
     const isOwn = ({ address }: ListenerPlan) => address === "own";
     const host = of(HOST);
     for (const [id] of this.#links) {
-      this.#view({ name: String(id), client: id, listeners: of(id), own: "fib daddr . iif type local" });
+      this.#view({ name: String(id), client: id, listeners: of(id), own: this.#ofLinks(id) });
     }
     this.#view({ name: String(HOST), client: HOST, listeners: host, own: this.#ofHost });
     if (this.facts.bridge !== undefined) {
       // Who reaches the host by the mesh finds there what the host has, as with any other service on it.
       const fallback = { listeners: host.filter(isOwn), own: this.#ofHost };
       const listeners = [...of(MESH), ...host.filter((listener) => !isOwn(listener))];
-      this.#view({ name: String(MESH), client: MESH, listeners, own: "fib daddr . iif type local", fallback });
+      this.#view({ name: String(MESH), client: MESH, listeners, own: this.#ofLinks(MESH), fallback });
     }
     const named = this.#links.flatMap(([id]) =>
       of(id).flatMap((listener) =>
         isOwn(listener)
-          ? (this.facts.ownAddresses.get(id) ?? []).map((address) => ({ ...listener, address }))
+          ? (this.facts.ownAddresses.get(id) ?? []).map(({ address }) => ({ ...listener, address }))
           : [listener]
       )
     );
     const local = [...host, ...of(MESH).filter((listener) => !isOwn(listener)), ...named];
     this.#view({ name: "local", client: HOST, listeners: local, own: this.#ofHost });
+  }
+
+  /** Not by `fib`, which finds one of two links that have the same address. */
+  #ofLinks(network: NetworkId): string | undefined {
+    const addresses = this.facts.ownAddresses.get(network) ?? [];
+    return addresses.length === 0
+      ? undefined
+      : `ip daddr ${anyOf(addresses.map(({ address }) => formatIpv4(address)))}`;
   }
 
   /** Our own addresses in the mesh are for what comes back, and nobody is to call them. */
@@ -200,8 +208,8 @@ class Renderer {
     readonly name: string;
     readonly client: NetworkId;
     readonly listeners: readonly ListenerPlan[];
-    /** Which addresses "own" means. */
-    readonly own: string;
+    /** Which addresses "own" means; undefined: there are none. */
+    readonly own: string | undefined;
     readonly fallback?: { readonly listeners: readonly ListenerPlan[]; readonly own: string };
   }): void {
     const rules: string[] = [];
@@ -218,9 +226,38 @@ class Renderer {
       );
     };
     lookup("at", view.listeners.filter(({ address }) => address !== "own"));
-    lookup("own", view.listeners.filter(({ address }) => address === "own"), view.own);
+    if (view.own !== undefined) lookup("own", view.listeners.filter(({ address }) => address === "own"), view.own);
     if (view.fallback !== undefined) lookup("host", view.fallback.listeners, view.fallback.own);
-    this.#chain(`from_${view.name}`, undefined, rules);
+    this.#chain(`from_${view.name}`, undefined, [
+      ...rules,
+      ...view.name === "local" ? [] : this.#unclaimed(view.client),
+    ]);
+  }
+
+  /**
+   * What is for an address that we answer for and that nobody takes is refused; but for TCP at an address that we have, as the kernel
+   * sends no ICMP from one that it has not.
+   */
+  #unclaimed(network: NetworkId): string[] {
+    const addresses = this.plan.answered.filter((answered) => answered.network === network).map(({ address }) =>
+      address
+    );
+    const own = network === MESH
+      ? this.plan.subnets.map(({ subnet, address }) => ({ address, prefixLength: subnet.prefixLength }))
+      : this.facts.ownAddresses.get(network) ?? [];
+    if (addresses.length === 0 || own.length === 0) return [];
+    const elements = new Map<string, string>();
+    for (const address of addresses) {
+      const to = formatIpv4((own.find((cidr) => cidrContains(cidr, address)) ?? own[0]!).address);
+      const name = `unclaimed_${network}_${to}`;
+      this.#chain(name, undefined, [
+        `meta l4proto != icmp ct mark set ${hex(flowMark({ client: network }))}`,
+        `meta l4proto != tcp dnat to ${to}`,
+      ]);
+      elements.set(formatIpv4(address), `goto ${name}`);
+    }
+    this.#maps.set(`answered_${network}`, { declaration: "type ipv4_addr : verdict", elements });
+    return [`ip daddr vmap @answered_${network}`];
   }
 
   #elements(listeners: readonly ListenerPlan[], client: NetworkId): Map<string, string> {
@@ -294,7 +331,7 @@ class Renderer {
 
   #refuse(client: NetworkId): string {
     const name = `refuse_${client}`;
-    this.#chain(name, undefined, [`ct mark set ${hex(flowMark({ client }))}`]);
+    this.#chain(name, undefined, [`ct mark set ${hex(flowMark({ client }))}`, ...this.#unclaimed(client)]);
     return name;
   }
 
@@ -314,47 +351,36 @@ class Renderer {
 
   #refusing(): void {
     const revoked = this.plan.backends.filter((backend) => backend.revoked).map(({ id }) => id).sort((a, b) => a - b);
+    const isRevoked = `${IS_OURS} ct mark & ${hex(BACKEND_MASK)} ${anyOf(revoked.map(hex))}`;
     const refused = [
+      "ct state related accept", // what we refuse with, too
       `${IS_REFUSED} goto refusal_to_client`,
-      ...(revoked.length === 0 ? [] : [
-        `${IS_OURS} ct mark & ${hex(BACKEND_MASK)} ${anyOf(revoked.map(hex))} goto refusal`,
-      ]),
+      ...(revoked.length === 0 ? [] : [`${isRevoked} goto refusal`]),
     ];
     const reject = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
     this.#chain("refusal_to_client", undefined, [ROUTE_TO_CLIENT, ...reject]);
-    this.#chain("refusal", undefined, [
-      "ct direction original goto refusal_to_client",
-      ROUTE_TO_BACKEND,
+    this.#chain("refusal", undefined, ["ct direction original goto refusal_to_client", ROUTE_TO_BACKEND, ...reject]);
+    if (revoked.length > 0) {
+      // Before translation: where br_netfilter is on, the kernel does not translate resets to who is on a bridge.
+      const rules = ["ct state related accept", `meta l4proto tcp ${isRevoked} goto refusal`];
+      this.#chain("revoked", `type filter hook prerouting priority ${PRIORITY.afterMarks}`, rules);
+      this.#chain("revoked_local", `type filter hook output priority ${PRIORITY.afterMarks}`, rules);
+    }
+    const asked = this.facts.bridge === undefined || this.#gateways.length === 0
+      ? []
+      : [`iifname ${quoted(this.facts.bridge)} ${IS_NOT_OURS} ip daddr ${anyOf(this.#gateways)} goto asked`];
+    this.#chain("asked", undefined, [
+      `meta mark set ${hex(routeMark(MESH))}`,
+      "ct state established,related accept",
+      "meta l4proto icmp accept",
       ...reject,
     ]);
-    // Answered addresses are local by a rule for their link alone, so that here they are no address of this host.
-    const answering = new Set(this.plan.answered.map(({ network }) => network));
-    const byLink = [
-      ...(this.facts.bridge === undefined ? [] : [[MESH, [this.facts.bridge]] as const]),
-      ...this.#links.filter(([id]) => answering.has(id)),
-    ];
-    const addressed = byLink.flatMap(([id, names]) => {
-      const from = `iifname ${anyOf(names.map(quoted))}`;
-      const addresses = id === MESH && this.#gateways.length > 0 ? this.#gateways : [];
-      return [
-        ...(answering.has(id) ? [`${from} ${IS_NOT_OURS} fib daddr type unicast goto asked_${id}`] : []),
-        ...(addresses.length === 0 ? [] : [`${from} ${IS_NOT_OURS} ip daddr ${anyOf(addresses)} goto asked_${id}`]),
-      ];
-    });
-    for (const [id] of byLink) {
-      this.#chain(`asked_${id}`, undefined, [
-        `meta mark set ${hex(routeMark(id))}`,
-        "ct state established,related accept",
-        "meta l4proto icmp accept",
-        ...reject,
-      ]);
-    }
     const others = this.#gateways.length === 0
       ? []
       : [`iifname != "lo" ${IS_NOT_OURS} ct state new ip daddr ${anyOf(this.#gateways)} drop`];
     this.#chain("input", `type filter hook input priority ${PRIORITY.beforeFilter}`, [
       ...refused,
-      ...addressed,
+      ...asked,
       ...others,
     ]);
     this.#chain("output", `type filter hook output priority ${PRIORITY.beforeFilter}`, refused);

@@ -97,8 +97,8 @@ const RTA = {
   table: 15,
 } as const;
 const FRA = { inputInterface: 3, priority: 6, mark: 10, table: 15, mask: 16, ipProtocol: 22 } as const;
-/** FR_ACT_TO_TBL. */
-const LOOK_UP_TABLE = 1;
+/** FR_ACT_TO_TBL and FR_ACT_UNREACHABLE. */
+const RULE_ACTION = { table: 1, unreachable: 7 } as const;
 const NDA = { destination: 1, linkAddress: 2 } as const;
 
 /** RTEXT_FILTER_SKIP_STATS: counters make up most of a dump, and we read none. */
@@ -352,11 +352,12 @@ export function decodeRoute(message: NetlinkMessage): Route | undefined {
   };
 }
 
-/** A rule that has packets looked up in a table; all that it says must hold for the packet. */
+/** A rule about where a packet is looked up; all that it says must hold for the packet. */
 export interface PolicyRule {
   /** Smaller ones come first: that of the local table is 0, of main 32766. */
   readonly priority: number;
-  readonly table: number;
+  /** `unreachable`: nowhere, there is no route. */
+  readonly table: number | "unreachable";
   /** Name of the link by which the packet came; `lo`: from this host. */
   readonly inputInterface?: string;
   readonly mark?: { readonly value: number; readonly mask: number };
@@ -365,7 +366,7 @@ export interface PolicyRule {
 }
 
 export function encodeGetRules(): Uint8Array {
-  return request(RTM.getRule, FLAG.dump, new AttributeWriter().raw(fibRuleHeader()));
+  return request(RTM.getRule, FLAG.dump, new AttributeWriter().raw(fibRuleHeader(0)));
 }
 
 /** Adds a rule; refused (EEXIST) where it is there. */
@@ -377,17 +378,19 @@ export function encodeDeleteRule(rule: PolicyRule): Uint8Array {
   return request(RTM.deleteRule, FLAG.ack, writeRule(rule));
 }
 
-/** undefined for what is no IPv4 rule about a table. Of what a rule can say only the fields of `PolicyRule` are read. */
+/** undefined for what is no IPv4 rule of a kind we know. Of what a rule can say only the fields of `PolicyRule` are read. */
 export function decodeRule(message: NetlinkMessage): PolicyRule | undefined {
   const view = fixed(message, 12, "rule");
-  if (view.getUint8(0) !== AF.inet || view.getUint8(7) !== LOOK_UP_TABLE) return undefined;
+  const action = view.getUint8(7);
+  if (view.getUint8(0) !== AF.inet) return undefined;
+  if (action !== RULE_ACTION.table && action !== RULE_ACTION.unreachable) return undefined;
   const attributes = decodeAttributes(message.body.subarray(12));
   const inputInterface = attributes.get(FRA.inputInterface);
   const value = optional(attributes, FRA.mark);
   const ipProtocol = attributes.get(FRA.ipProtocol);
   return {
     priority: optional(attributes, FRA.priority) ?? 0,
-    table: optional(attributes, FRA.table) ?? view.getUint8(4),
+    table: action === RULE_ACTION.unreachable ? "unreachable" : optional(attributes, FRA.table) ?? view.getUint8(4),
     ...(inputInterface === undefined ? {} : { inputInterface: attributeString(inputInterface) }),
     ...(value === undefined ? {} : { mark: { value, mask: optional(attributes, FRA.mask) ?? 0xffff_ffff } }),
     ...(ipProtocol === undefined ? {} : { ipProtocol: attributeU8(ipProtocol) }),
@@ -510,8 +513,10 @@ function scopeOf({ type, gateway }: Route): number {
 }
 
 function writeRule(rule: PolicyRule): AttributeWriter {
-  const w = new AttributeWriter().raw(fibRuleHeader());
-  w.u32(FRA.priority, rule.priority).u32(FRA.table, rule.table);
+  const { table, priority } = rule;
+  const action = table === "unreachable" ? RULE_ACTION.unreachable : RULE_ACTION.table;
+  const w = new AttributeWriter().raw(fibRuleHeader(action)).u32(FRA.priority, priority);
+  if (table !== "unreachable") w.u32(FRA.table, table);
   if (rule.inputInterface !== undefined) w.string(FRA.inputInterface, checkName(rule.inputInterface));
   if (rule.mark !== undefined) w.u32(FRA.mark, rule.mark.value).u32(FRA.mask, rule.mark.mask);
   if (rule.ipProtocol !== undefined) w.u8(FRA.ipProtocol, rule.ipProtocol);
@@ -559,10 +564,10 @@ function rtmsg(
 }
 
 /** struct fib_rule_hdr: family, destination length, source length, tos, table, two reserved, action (u8 each), flags u32. */
-function fibRuleHeader(): Uint8Array {
+function fibRuleHeader(action: number): Uint8Array {
   const octets = new Uint8Array(12);
   octets[0] = AF.inet;
-  octets[7] = LOOK_UP_TABLE;
+  octets[7] = action;
   return octets;
 }
 

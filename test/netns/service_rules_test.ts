@@ -1,0 +1,354 @@
+/** What the kernel does with a plan for services: one gateway in a namespace of its own, clients and backends in others, real sockets. */
+import assert from "node:assert/strict";
+import { parseCidr, parseIpv4 } from "../../src/lib/ip.ts";
+import type { ListenerPlan, NetworkPlan, ServicePlan, TargetPlan } from "../../src/service/plan.ts";
+import { run } from "../../src/host/command.ts";
+import { ServiceKernel } from "../../src/host/service_kernel.ts";
+import { inOwnNamespace } from "../own_namespace.ts";
+
+const MESH = 1, HOST = 2, SITE_A = 3, SITE_B = 4;
+
+inOwnNamespace(import.meta.url, () => {
+  Deno.test("a container reaches what was imported at its virtual address, whatever its own host is", async () => {
+    await using lab = await Lab.start();
+    const client = await lab.container("client", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const server = await site.machine("server", "192.168.1.10/24");
+    await server.serve("tcp", 80);
+    await server.serve("udp", 53);
+    await lab.apply({
+      answered: [{ network: MESH, address: ip("10.32.0.100") }],
+      backends: [{ id: 1, service: "web", network: HOST, address: ip("192.168.1.10") }],
+      listeners: [
+        listener({ network: MESH, address: "10.32.0.100", port: 8080, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({
+          network: MESH,
+          address: "10.32.0.100",
+          protocol: "udp",
+          port: 53,
+          to: [{ backend: 1, firstPort: 53 }],
+        }),
+      ],
+    });
+    assert.equal(await client.ask("tcp", "10.32.0.100", 8080), "server 192.168.1.1");
+    assert.equal(await client.ask("udp", "10.32.0.100", 53), "server 192.168.1.1");
+    assert.equal(await lab.ask("tcp", "10.32.0.100", 8080), "server 192.168.1.1");
+    assert.equal(await client.ask("tcp", "10.32.0.100", 80), "refused");
+    assert.equal(await client.ask("udp", "10.32.0.100", 8080), "refused");
+    assert.equal(await client.ask("tcp", "10.32.0.254", 8080), "refused");
+    assert.match(await client.sh("ping -n -q -c 1 -W 2 10.32.0.100"), / 0% packet loss/);
+  });
+
+  Deno.test("a site, the host itself and containers reach what was exported", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    const client = await lab.container("client", "10.32.0.2/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    await server.serve("tcp", 80);
+    await server.serve("udp", 80);
+    const to = [{ backend: 1, firstPort: 80 }];
+    await lab.apply({
+      answered: [{ network: MESH, address: ip("10.32.0.100") }],
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: [
+        listener({ network: HOST, address: "own", port: 8080, to }),
+        listener({ network: HOST, address: "own", protocol: "udp", port: 8080, to }),
+        listener({ network: MESH, address: "10.32.0.100", port: 80, to }),
+      ],
+    });
+    for (const protocol of ["tcp", "udp"] as const) {
+      assert.equal(await outside.ask(protocol, "192.168.1.1", 8080), "server 10.32.0.254", protocol);
+      assert.equal(await lab.ask(protocol, "192.168.1.1", 8080), "server 10.32.0.254", protocol);
+      assert.equal(await lab.ask(protocol, "127.0.0.1", 8080), "server 10.32.0.254", protocol);
+    }
+    for (const machine of [client, server]) {
+      assert.equal(await machine.ask("tcp", "10.32.0.100", 80), "server 10.32.0.254");
+      await machine.sh("ip route add default via 10.32.0.254");
+      assert.equal(await machine.ask("tcp", "192.168.1.1", 8080), "server 10.32.0.254");
+    }
+    assert.equal(await outside.ask("tcp", "192.168.1.1", 80), "refused");
+    assert.equal(await lab.ask("tcp", "127.0.0.1", 80), "refused");
+  });
+
+  Deno.test("ports of a range keep their distance, also where it begins elsewhere", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    for (const port of [10_000, 10_005, 10_010]) {
+      await server.serve("udp", port);
+      await server.serve("tcp", port);
+    }
+    const backends = [{ id: 1, service: "media", network: MESH, address: ip("10.32.0.1") }];
+    const own = { network: HOST, address: "own", to: [{ backend: 1, firstPort: 10_000 }] };
+    await lab.apply({
+      backends,
+      listeners: [
+        listener({ ...own, protocol: "udp", port: 10_000, last: 10_010 }),
+        listener({ ...own, protocol: "udp", port: 20_000, last: 20_010 }),
+        listener({ ...own, protocol: "tcp", port: 30_000, last: 30_010 }),
+      ],
+    });
+    for (const port of [10_000, 10_005, 10_010, 20_000, 20_005, 20_010]) {
+      assert.equal(await outside.ask("udp", "192.168.1.1", port), "server 10.32.0.254", String(port));
+    }
+    for (const port of [30_000, 30_010]) {
+      assert.equal(await outside.ask("tcp", "192.168.1.1", port), "server 10.32.0.254", String(port));
+    }
+    for (const port of [9_999, 10_011, 19_999, 20_011]) {
+      assert.equal(await outside.ask("udp", "192.168.1.1", port), "refused", String(port));
+    }
+  });
+
+  Deno.test("networks of one range, with one gateway address, reach each other's hosts of one address", async () => {
+    await using lab = await Lab.start();
+    const a = await lab.site("ethA", "192.168.1.1/24");
+    const b = await lab.site("ethB", "192.168.1.1/24");
+    const container = await lab.container("container", "10.32.0.1/24");
+    const inA = await a.machine("inA", "192.168.1.10/24");
+    const inB = await b.machine("inB", "192.168.1.10/24");
+    for (const machine of [inA, inB, container]) await machine.serve("tcp", 80);
+    const networks = [named(SITE_A, "a", "ethA"), named(SITE_B, "b", "ethB")];
+    await lab.apply({
+      networks,
+      answered: [
+        { network: MESH, address: ip("10.32.0.100") },
+        { network: MESH, address: ip("10.32.0.101") },
+        { network: SITE_A, address: ip("192.168.1.77") },
+      ],
+      backends: [
+        { id: 1, service: "a", network: SITE_A, address: ip("192.168.1.10") },
+        { id: 2, service: "b", network: SITE_B, address: ip("192.168.1.10") },
+        { id: 3, service: "c", network: MESH, address: ip("10.32.0.1") },
+      ],
+      listeners: [
+        listener({ network: MESH, address: "10.32.0.100", port: 80, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: MESH, address: "10.32.0.101", port: 80, to: [{ backend: 2, firstPort: 80 }] }),
+        listener({ network: SITE_A, address: "own", port: 81, to: [{ backend: 2, firstPort: 80 }] }),
+        listener({ network: SITE_B, address: "own", port: 81, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: SITE_A, address: "own", port: 82, to: [{ backend: 3, firstPort: 80 }] }),
+        listener({ network: SITE_B, address: "own", port: 82, to: [{ backend: 3, firstPort: 80 }] }),
+        listener({ network: SITE_A, address: "192.168.1.77", port: 80, to: [{ backend: 2, firstPort: 80 }] }),
+      ],
+    });
+    assert.equal(await container.ask("tcp", "10.32.0.100", 80), "inA 192.168.1.1");
+    assert.equal(await container.ask("tcp", "10.32.0.101", 80), "inB 192.168.1.1");
+    assert.equal(await inA.ask("tcp", "192.168.1.1", 81), "inB 192.168.1.1");
+    assert.equal(await inB.ask("tcp", "192.168.1.1", 81), "inA 192.168.1.1");
+    assert.equal(await inA.ask("tcp", "192.168.1.1", 82), "container 10.32.0.254");
+    assert.equal(await inB.ask("tcp", "192.168.1.1", 82), "container 10.32.0.254");
+    assert.equal(await inA.ask("tcp", "192.168.1.77", 80), "inB 192.168.1.1");
+    assert.equal(await inA.ask("tcp", "192.168.1.77", 81), "refused");
+    assert.equal(await lab.ask("tcp", "192.168.1.1", 82), "container 10.32.0.254");
+    // Both at once from the same port.
+    const both = await Promise.all(
+      [inA, inB].map((machine) =>
+        machine.sh("echo x | socat -t1 - TCP:192.168.1.1:82,sourceport=40000,connect-timeout=2")
+      ),
+    );
+    assert.deepEqual(both, ["container 10.32.0.254\n", "container 10.32.0.254\n"]);
+  });
+
+  Deno.test("who may is judged by his real address", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const friend = await site.machine("friend", "192.168.1.10/24");
+    const stranger = await site.machine("stranger", "192.168.1.11/24");
+    await server.serve("tcp", 80);
+    await lab.apply({
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: [
+        listener({
+          network: HOST,
+          address: "own",
+          port: 80,
+          allow: ["192.168.1.10/32", "192.168.1.8/30", "10.0.0.0/8"],
+          to: [{ backend: 1, firstPort: 80 }],
+        }),
+        listener({ network: HOST, address: "own", port: 81, allow: [], to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: HOST, address: "own", port: 82, to: [] }),
+      ],
+    });
+    assert.equal(await friend.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    assert.equal(await stranger.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    await lab.apply({
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: [
+        listener({
+          network: HOST,
+          address: "own",
+          port: 80,
+          allow: ["192.168.1.10/32"],
+          to: [{ backend: 1, firstPort: 80 }],
+        }),
+        listener({ network: HOST, address: "own", port: 81, allow: [], to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: HOST, address: "own", port: 82, to: [] }),
+      ],
+    });
+    assert.equal(await friend.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    assert.equal(await stranger.ask("tcp", "192.168.1.1", 80), "refused");
+    assert.equal(await lab.ask("tcp", "192.168.1.1", 80), "refused");
+    for (const port of [81, 82]) assert.equal(await friend.ask("tcp", "192.168.1.1", port), "refused", String(port));
+    for (const port of [81, 82]) assert.equal(await lab.ask("tcp", "127.0.0.1", port), "refused", String(port));
+  });
+});
+
+function ip(text: string): number {
+  return parseIpv4(text)!;
+}
+
+function listener(
+  { network, address, protocol = "tcp", port, last = port, allow, to }: {
+    readonly network: number;
+    readonly address: string;
+    readonly protocol?: "tcp" | "udp";
+    readonly port: number;
+    readonly last?: number;
+    readonly allow?: readonly string[];
+    readonly to: readonly (Omit<TargetPlan, "weight"> & { readonly weight?: number })[];
+  },
+): ListenerPlan {
+  return {
+    service: "test",
+    network,
+    address: address === "own" ? "own" : ip(address),
+    protocol,
+    firstPort: port,
+    lastPort: last,
+    allow: allow?.map((cidr) => parseCidr(cidr)!),
+    targets: to.map((target) => ({ weight: 1, ...target })),
+  };
+}
+
+function named(id: number, name: string, ...interfaces: string[]): NetworkPlan {
+  return { id, name, interfaces, isolated: false };
+}
+
+const SUBNET = { subnet: parseCidr("10.32.0.0/24")!, address: ip("10.32.0.254") };
+
+/** The gateway is this process's namespace. Everything in it is gone afterwards. */
+class Lab implements AsyncDisposable {
+  kernel: ServiceKernel | undefined;
+  readonly children: Deno.ChildProcess[] = [];
+  readonly #names: string[] = [];
+
+  static async start(): Promise<Lab> {
+    await sh("ip link add weave type bridge && ip link set weave up");
+    await sh("echo 1 > /proc/sys/net/ipv4/conf/weave/promote_secondaries");
+    return new Lab();
+  }
+
+  /** A machine on the bridge. */
+  async container(name: string, cidr: string): Promise<Machine> {
+    const machine = await this.#machine(name);
+    await sh(`ip link add p${name} type veth peer name ethwe netns ${name} && ip link set p${name} master weave up`);
+    await sh(`bridge link set dev p${name} hairpin on`);
+    await machine.sh(`ip address add ${cidr} dev ethwe && ip link set ethwe up`);
+    return machine;
+  }
+
+  /** A network behind one of the gateway's links. */
+  async site(link: string, cidr: string): Promise<Site> {
+    const bridge = await this.#machine(`s-${link}`);
+    await bridge.sh("ip link add lan type bridge && ip link set lan up");
+    await sh(`ip link add ${link} type veth peer name gateway netns s-${link}`);
+    await bridge.sh("ip link set gateway master lan up");
+    await sh(`ip address add ${cidr} dev ${link} && ip link set ${link} up`);
+    this.#links.push(link);
+    return new Site(this, bridge, (name) => this.#machine(name));
+  }
+
+  readonly #links: string[] = [];
+
+  async apply(plan: Partial<ServicePlan>): Promise<boolean> {
+    this.kernel ??= await ServiceKernel.open({ runDir: "/run/weave", bridge: "weave" });
+    return await this.kernel.apply({
+      networks: [],
+      subnets: [SUBNET],
+      answered: [],
+      backends: [],
+      listeners: [],
+      ...plan,
+    });
+  }
+
+  /** From the gateway itself. */
+  async ask(protocol: "tcp" | "udp", address: string, port: number): Promise<string> {
+    return await ask([], protocol, address, port);
+  }
+
+  async #machine(name: string): Promise<Machine> {
+    await sh(`ip netns add ${name} && ip -n ${name} link set lo up`);
+    this.#names.push(name);
+    return new Machine(this, name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of this.children) child.kill("SIGKILL");
+    await Promise.all(this.children.map((child) => child.status));
+    await this.kernel?.reset();
+    this.kernel?.[Symbol.dispose]();
+    // Links into a namespace go away with it, but some time later.
+    const links = [...this.#links, ...this.#names.map((name) => `p${name}`), "weave"];
+    for (const link of links) await run("/bin/sh", ["-c", `ip link delete ${link}`]);
+    for (const name of this.#names) await sh(`ip netns delete ${name}`);
+  }
+}
+
+class Site {
+  constructor(readonly lab: Lab, readonly bridge: Machine, readonly make: (name: string) => Promise<Machine>) {}
+
+  async machine(name: string, cidr: string): Promise<Machine> {
+    const machine = await this.make(name);
+    await this.bridge.sh(`ip link add p${name} type veth peer name eth0 netns /run/netns/${name}`);
+    await this.bridge.sh(`ip link set p${name} master lan up`);
+    await machine.sh(`ip address add ${cidr} dev eth0 && ip link set eth0 up`);
+    return machine;
+  }
+}
+
+class Machine {
+  constructor(readonly lab: Lab, readonly name: string) {}
+
+  sh(script: string): Promise<string> {
+    return sh(`ip netns exec ${this.name} sh -ec '${script}'`);
+  }
+
+  /** Says its name, and as what it sees the client. */
+  async serve(protocol: "tcp" | "udp", port: number): Promise<void> {
+    const listen = protocol === "tcp" ? `TCP-LISTEN:${port},fork,reuseaddr` : `UDP-RECVFROM:${port},fork`;
+    const answer = `SYSTEM:read line; echo "${this.name} $SOCAT_PEERADDR"`;
+    this.lab.children.push(
+      new Deno.Command("ip", { args: ["netns", "exec", this.name, "socat", listen, answer], stderr: "null" }).spawn(),
+    );
+    const flag = protocol === "tcp" ? "-ltn" : "-lun";
+    while (!(await this.sh(`ss -H ${flag} sport = :${port}`)).includes(`:${port}`)) await wait(20);
+  }
+
+  /** What the other side says, or why it says nothing. */
+  async ask(protocol: "tcp" | "udp", address: string, port: number): Promise<string> {
+    return await ask(["ip", "netns", "exec", this.name], protocol, address, port);
+  }
+}
+
+async function ask(enter: readonly string[], protocol: "tcp" | "udp", address: string, port: number): Promise<string> {
+  const to = protocol === "tcp" ? `TCP:${address}:${port},connect-timeout=2` : `UDP:${address}:${port}`;
+  const [program, ...args] = [...enter, "timeout", "3", "socat", "-t1", "-", to];
+  const { code, stdout, stderr } = await run(`/usr/bin/env`, [program!, ...args], { input: "hello\n" });
+  if (stdout !== "") return stdout.trim();
+  return /refused/.test(stderr)
+    ? "refused"
+    : code === 124 || /timed out/.test(stderr)
+    ? "nothing"
+    : stderr.trim() || "nothing";
+}
+
+const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function sh(script: string): Promise<string> {
+  const { code, stdout, stderr } = await run("/bin/sh", ["-ec", script]);
+  if (code !== 0) throw new Error(`${script}: ${stderr}`);
+  return stdout;
+}
