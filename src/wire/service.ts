@@ -316,7 +316,6 @@ export function encodeRecords(o: Telling): Uint8Array[] {
 
 /** So much is put into one message, by a cautious count. */
 const CHUNK_OCTETS = MAX_MESSAGE_OCTETS - 3 * MAX_RECORD_OCTETS - 1024;
-// deno-lint-ignore no-control-regex
 const ASCII = /^[\0-\x7f]*$/;
 
 /** Throws WireError. */
@@ -371,7 +370,7 @@ export function isServiceName(text: string): boolean {
 
 /** A network's name, `host` and `weave` among them. */
 export function isNetworkName(text: string): boolean {
-  return /^[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?$/.test(text);
+  return /^[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?$/.test(text);
 }
 
 /** A host's name in DNS, in lower case and without a dot at its end; no address. */
@@ -654,7 +653,7 @@ function checkNumbered(seq: number, said: unknown): Numbered {
 }
 
 /** The longest key there is: two names, and where to listen. */
-const MAX_KEY = 7 + 254 + 17 + 40;
+const MAX_KEY = 7 + 254 + 32 + 40;
 
 /** For messages about what is not well formed. */
 function nameOf(said: unknown): string {
@@ -737,7 +736,7 @@ function checkName(value: unknown): string {
 }
 
 function checkNetwork(value: unknown): string {
-  const name = text(value, "network", 16);
+  const name = text(value, "network", 31);
   if (!isNetworkName(name)) throw new WireError(`${quoted(name)} is no name of a network`);
   return name;
 }
