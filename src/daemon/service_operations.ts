@@ -3,17 +3,9 @@
  * are to know is on its way then.
  */
 import { OperationError, OptionError } from "../lib/errors.ts";
-import { type Cidr, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
-import { formatPortRange, portsOverlap } from "../lib/ports.ts";
-import {
-  type Change,
-  checkDesired,
-  configOf,
-  type DesiredState,
-  differenceOf,
-  type GatewayState,
-  renderChanges,
-} from "../service/apply.ts";
+import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
+import { portsOverlap } from "../lib/ports.ts";
+import type { Change, GatewayState } from "../service/apply.ts";
 import { sameSubnet } from "../service/planner.ts";
 import {
   type ExportRecord,
@@ -46,6 +38,12 @@ import { holdId, relayId, type Services } from "./services.ts";
 
 export interface Imported {
   readonly addresses: readonly { readonly subnet: Cidr; readonly address: Ipv4 }[];
+}
+
+export interface Applied {
+  /** For people: what changed, or would. */
+  readonly text: string;
+  readonly changes: number;
 }
 
 export interface Exported {
@@ -115,17 +113,19 @@ export class ServiceOperations {
   }
 
   /** What this host has, as a value of a file that applies as no change. */
-  config(): unknown {
+  async config(): Promise<unknown> {
+    const { configOf } = await import("../service/apply.ts");
     return configOf(this.#state());
   }
 
-  /** Makes it what a file says. @returns in words, what changed or would */
-  apply(value: unknown, { dryRun }: { readonly dryRun: boolean }): Promise<string> {
+  /** Makes it what a file says. @param options `force`: exports where the host itself listens too */
+  apply(value: unknown, { dryRun, force }: { readonly dryRun: boolean; readonly force: boolean }): Promise<Applied> {
     return this.#alone(async () => {
+      const { checkDesired, differenceOf, renderChanges } = await import("../service/apply.ts");
       const desired = checkDesired(value, this.#desiredContext(value));
       const changes = differenceOf(this.#state(), desired);
-      if (!dryRun) { for (const change of changes) await this.#carryOut(change); }
-      return renderChanges(changes);
+      if (!dryRun) { for (const change of changes) await this.#carryOut(change, force); }
+      return { text: renderChanges(changes), changes: changes.length };
     });
   }
 
@@ -200,6 +200,12 @@ export class ServiceOperations {
     const { ipam } = this.#s.o;
     if (ipam === undefined) throw new OperationError("Cannot import: this router allocates no addresses");
     const subnets = spec.subnets.length > 0 ? spec.subnets : [ipam.defaultSubnet];
+    const outside = subnets.find((subnet) => !isWithin(subnet, ipam.range));
+    if (outside !== undefined) {
+      throw new OperationError(
+        `Cannot offer ${spec.name} in ${formatCidr(outside)}: addresses are allocated from ${formatCidr(ipam.range)}`,
+      );
+    }
     for (const subnet of subnets) {
       await this.#s.ensureGateway(subnet);
       await this.#offer(spec.name, subnet);
@@ -268,7 +274,7 @@ export class ServiceOperations {
 
   // Exports
 
-  async #setExport(spec: ExportSpec): Promise<Exported> {
+  async #setExport(spec: ExportSpec, force = spec.force): Promise<Exported> {
     this.#checkAble();
     if (!this.#s.networks.has(spec.network)) {
       throw new OptionError(`Cannot export ${spec.name}: this host has no network "${spec.network}"`);
@@ -284,7 +290,7 @@ export class ServiceOperations {
           "its own (weave network add) can this host answer for one",
       );
     }
-    if (isOwn && !spec.force) {
+    if (isOwn && !force) {
       const isolated = this.#s.networks.target(spec.network)?.namespace !== undefined;
       const listening = isolated ? [] : listeningPorts(address === "own" ? undefined : address);
       const refused = refusedListen(spec.listen, listening);
@@ -304,7 +310,7 @@ export class ServiceOperations {
     await this.#s.ensureGateways();
     await this.#looked();
     const shown = address !== "own" ? address : this.#mainAddress(spec.network, own);
-    return { at: `${shown === undefined ? "" : formatIpv4(shown)}:${formatPortRange({ ...ports, protocol: "tcp" })}` };
+    return { at: formatListen({ address: shown ?? "own", ports: { ...ports, protocol: "tcp" } }) };
   }
 
   /** The address by which others most likely know this host there. */
@@ -332,7 +338,7 @@ export class ServiceOperations {
     };
   }
 
-  async #carryOut(change: Change): Promise<void> {
+  async #carryOut(change: Change, force: boolean): Promise<void> {
     switch (change.type) {
       case "removeExport":
         return await this.#removeRecords(
@@ -350,7 +356,7 @@ export class ServiceOperations {
         await this.#setImport(change.after, change.before);
         return;
       case "setExport":
-        await this.#setExport(change.after);
+        await this.#setExport(change.after, force);
         return;
       default:
         change satisfies never;
@@ -483,7 +489,9 @@ export class ServiceOperations {
   }
 }
 
-export type { DesiredState };
+function isWithin(inner: Cidr, outer: Cidr): boolean {
+  return inner.prefixLength >= outer.prefixLength && cidrContains(outer, inner.address);
+}
 
 function usesNetwork(record: ServiceRecord, network: string): boolean {
   if (record.kind === "export") return record.spec.network === network;

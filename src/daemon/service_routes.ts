@@ -3,6 +3,7 @@ import type { ApiAnswer, ApiRequest, Route } from "../api/types.ts";
 import { parseNetwork } from "../config/service_options.ts";
 import { OperationError, OptionError } from "../lib/errors.ts";
 import { writeJson } from "../lib/json.ts";
+import { DesiredError } from "../service/apply.ts";
 import { addressesJson, formatAddresses, ServiceOperations } from "./service_operations.ts";
 import { networksJson, serviceJson } from "./service_view.ts";
 import type { Services } from "./services.ts";
@@ -60,13 +61,8 @@ export function serviceRoutes(services: Services): readonly Route[] {
       await operations.remove(segments["name"]!, { exportsAlone: isSet(parameters, "export"), listen });
       return wantsJson ? json({}) : { status: 204 };
     }),
-    { method: "GET", path: "/service-config", handle: () => answered(() => json(operations.config())) },
-    changing("POST", "/service-config", async ({ parameters, wantsJson }) => {
-      const changes = await operations.apply(readValue(parameters.get("config") ?? ""), {
-        dryRun: isSet(parameters, "dry-run"),
-      });
-      return wantsJson ? json({ changes: changes.trimEnd().split("\n") }) : text(changes.trimEnd());
-    }),
+    { method: "GET", path: "/service-config", handle: () => answered(async () => json(await operations.config())) },
+    { method: "POST", path: "/service-config", root, handle: (request) => applyConfig(operations, request) },
     { method: "GET", path: "/network", handle: () => json(networksJson(services)) },
     changing("POST", "/network/{name}", async ({ segments, parameters, wantsJson }) => {
       const suffix = isSet(parameters, "isolated") ? ":isolated" : "";
@@ -96,10 +92,17 @@ async function answered(work: () => ApiAnswer | Promise<ApiAnswer>): Promise<Api
   try {
     return await work();
   } catch (error) {
+    if (error instanceof DesiredError) return { ...json({ message: error.message, path: error.path }), status: 400 };
     if (error instanceof OptionError) return { status: 400, body: `${error.message}\n` };
     if (error instanceof OperationError) return { status: 409, body: `${error.message}\n` };
     throw error;
   }
+}
+
+/** Always JSON: `{ text, changes }`, or what is wrong and where. */
+function applyConfig(operations: ServiceOperations, { parameters }: ApiRequest): Promise<ApiAnswer> {
+  const options = { dryRun: isSet(parameters, "dry-run"), force: isSet(parameters, "force") };
+  return answered(async () => json(await operations.apply(readValue(parameters.get("config") ?? ""), options)));
 }
 
 function listServices(services: Services): ApiAnswer {

@@ -4,10 +4,17 @@ import { formatCidr, formatIpv4 } from "../lib/ip.ts";
 import { formatMac, type PeerName } from "../lib/mac.ts";
 import { formatPortRange } from "../lib/ports.ts";
 import { cut } from "../service/planner.ts";
-import { type ExportRecord, type ImportRecord, type Known, virtualAddresses } from "../service/records.ts";
+import {
+  type BackendHealth,
+  type ExportRecord,
+  type ImportRecord,
+  type Known,
+  virtualAddresses,
+} from "../service/records.ts";
 import { formatBackend, formatCheck } from "../service/spec.ts";
 import { formatListen } from "../wire/service.ts";
 import type { Services } from "./services.ts";
+import type { ServicesReport } from "./status.ts";
 
 const STATES = { active: "active", draining: "drained", revoked: "revoked" } as const;
 
@@ -33,6 +40,35 @@ export function serviceJson(services: Services, name: string): ServiceJson | und
     imports: imports.map((known) => importJson(services, known)),
     exports: exports.map((known) => exportJson(services, known)),
     warnings: warningsOf(services, name),
+  };
+}
+
+export function servicesReport(services: Services): ServicesReport {
+  const { catalogue, networks, planned, unable, warnings } = services;
+  const own = catalogue.own();
+  const imports = own.filter((record) => record.kind === "import");
+  const healths = imports.flatMap(({ status }) => status.health);
+  const count = (wanted: BackendHealth) => healths.filter((health) => health === wanted).length;
+  return {
+    Unable: unable ?? "",
+    Networks: networks.all().map(({ name, interfaces, isolated }) => ({
+      Name: name,
+      Interfaces: interfaces,
+      Isolated: isolated,
+    })),
+    Imports: imports.length,
+    Exports: own.length - imports.length,
+    Backends: { Up: count("up"), Down: count("down"), Unknown: count("unknown") },
+    Holding: (planned?.plan.answered ?? []).map(({ address }) => formatIpv4(address)),
+    Known: catalogue.size,
+    Rejections: catalogue.rejections().map(({ peer, what, reason, count }) => ({
+      Peer: formatMac(peer),
+      NickName: services.nickName(peer),
+      What: what,
+      Reason: reason,
+      Count: count,
+    })),
+    Warnings: warnings,
   };
 }
 

@@ -144,7 +144,7 @@ export class Services implements Companion {
     const catalogue = new Catalogue({
       ourName,
       domain: dnsDomain,
-      isReachable: (peer) => peer === ourName || mesh.routes.unicast().has(peer),
+      isReachable: (peer) => peer === ourName || mesh.routes.unicastAll().has(peer),
       unixMs: clock.wallMs,
       log,
       random,

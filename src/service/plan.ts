@@ -28,6 +28,8 @@ export interface ServicePlan {
   readonly subnets: readonly GatewaySubnet[];
   /** Addresses that nobody has as his own, for which we answer ARP on that network's link. */
   readonly answered: readonly AnsweredAddress[];
+  /** Addresses of the mesh that others answer for, and that programs on this host reach like those that it answers for itself. */
+  readonly reached?: readonly Ipv4[];
   readonly backends: readonly BackendPlan[];
   /** No two of them overlap in network, address, protocol and port. */
   readonly listeners: readonly ListenerPlan[];

@@ -103,6 +103,7 @@ class Planner {
   readonly #networks: ReadonlyMap<string, NetworkId>;
   readonly #backends = new Map<BackendId, BackendPlan>();
   readonly #answered: AnsweredAddress[] = [];
+  readonly #reached = new Set<Ipv4>();
   readonly #listeners: ListenerPlan[] = [];
   /** By network and address. */
   readonly #listenersAt = new Map<string, ListenerPlan[]>();
@@ -133,6 +134,7 @@ class Planner {
         networks: this.#v.networks,
         subnets: this.#v.gateways.filter((gateway) => gateway.exposed !== true || this.#used.has(gateway)),
         answered: this.#answered,
+        reached: [...this.#reached],
         backends: [...this.#backends.values()],
         listeners: this.#listeners,
       },
@@ -157,7 +159,10 @@ class Planner {
         this.#warn(spec.name, `This host has no address of its own in ${formatCidr(subnet)} yet`);
         continue;
       }
-      if (this.#holder(spec.name, all, address) !== this.#v.ourName) continue;
+      if (this.#holder(spec.name, all, address) !== this.#v.ourName) {
+        this.#reached.add(address);
+        continue;
+      }
       this.#answered.push({ network: WEAVE_NETWORK, address });
       holding.push({ address, flows: this.#v.hasFlows(spec.name, WEAVE_NETWORK) });
       const offering = all.filter((one) => one.reachable && offerIn(one.record, subnet) !== undefined);
@@ -320,6 +325,7 @@ class Planner {
       return [{ ports, targets: [] }];
     }
     if (sharesOf(all.filter((one) => one.reachable), offered).length === 0) return [{ ports, targets: [] }];
+    this.#reached.add(reached.address);
     const backend = this.#backend(name, "weave", reached.address)!;
     return [{ ports, targets: [{ backend, firstPort: offered.first, weight: 1 }] }];
   }
