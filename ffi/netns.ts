@@ -31,14 +31,18 @@ export function withNewNetns<T>(work: () => T): T {
 
 /**
  * Makes a namespace that stays, as `ip netns add` does: a file that it is mounted on, in a folder whose mounts others see too. There must
- * be no namespace at `path` yet; a file is no harm. @throws SysError
+ * be no namespace at `path` yet; a file is no harm.
+ * @param prepare synchronous work inside, before anybody else can see it
  */
-export function createNetns(path: string): void {
+export function createNetns(path: string, prepare: () => void = () => {}): void {
   const folder = path.slice(0, path.lastIndexOf("/"));
   Deno.mkdirSync(folder, { recursive: true });
   shareMounts(folder);
   Deno.writeTextFileSync(path, "", { mode: 0o444 });
-  withNewNetns(() => mount("/proc/thread-self/ns/net", path, C.MS_BIND));
+  withNewNetns(() => {
+    prepare();
+    mount("/proc/thread-self/ns/net", path, C.MS_BIND);
+  });
 }
 
 /** Takes away what `createNetns` made; it ends with the last process or socket in it. Links of hardware go home. Nothing there is no error. */

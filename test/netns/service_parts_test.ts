@@ -12,6 +12,11 @@ import { ARP_ETHERTYPE, decodeArp } from "../../src/wire/arp.ts";
 import { Announcer } from "../../src/host/announce.ts";
 import { Links } from "../../src/host/links.ts";
 import { Conntrack } from "../../src/host/conntrack.ts";
+import {
+  ensureIsolatedNetwork,
+  listIsolatedNetworks,
+  removeIsolatedNetwork,
+} from "../../src/host/network_namespace.ts";
 import { resetFlows } from "../../src/host/service_reset.ts";
 
 inOwnNamespace(import.meta.url, () => {
@@ -65,7 +70,176 @@ inOwnNamespace(import.meta.url, () => {
     announcer[Symbol.dispose]();
     await shell("ip link del here0; ip netns del there");
   });
+
+  Deno.test("ensureIsolatedNetwork() takes links along with what they have, and gives all of it back", async () => {
+    await using legs = await Legs.make();
+    const before = await legs.picture();
+    const ensured = await ensureIsolatedNetwork(legs.network, legs.stateDir);
+    assert.deepEqual(ensured, {
+      namespace: "/run/netns/weave-lan",
+      link: "weave-net3",
+      innerLink: "weave-net3",
+      warnings: [],
+    });
+    assert.equal(await legs.inside(), before);
+    assert.equal(await legs.picture(), "");
+    assert.equal(
+      await shell("cat /proc/sys/net/ipv4/ip_forward; ip netns exec weave-lan cat /proc/sys/net/ipv4/ip_forward"),
+      "1\n0\n",
+    );
+    // Each side reaches the other's address, and all of the transit leads there.
+    await shell("ping -nqc 1 -W 1 240.3.0.2; ip netns exec weave-lan ping -nqc 1 -W 1 240.3.0.1");
+    assert.match(await shell("ip route get 240.3.7.9"), /via 240.3.0.2 dev weave-net3/);
+    assert.match(await shell("ip -n weave-lan route get 240.3.7.9"), /via 240.3.0.1 dev weave-net3/);
+    assert.match(await shell("ip -o link show weave-net3"), /mtu 1400/);
+    // The network is reached from inside as it was before.
+    await shell("ip netns exec weave-lan ping -nqc 1 -W 1 192.168.7.10");
+    assert.deepEqual(listIsolatedNetworks(legs.stateDir), ["lan"]);
+
+    const all = await legs.all();
+    assert.deepEqual(await ensureIsolatedNetwork(legs.network, legs.stateDir), ensured);
+    assert.equal(await legs.all(), all);
+
+    // One leaves, with what it has by now.
+    await shell("ip -n weave-lan address add 192.168.7.5/24 dev leg0; ip -n weave-lan link set leg1 down");
+    await ensureIsolatedNetwork({ ...legs.network, interfaces: ["leg1"] }, legs.stateDir);
+    assert.match(await shell("ip -o address show dev leg0"), /192\.168\.7\.5\/24/);
+    assert.match(await shell("ip -n weave-lan -o link show leg1"), /state UP/);
+    await shell("ip address del 192.168.7.5/24 dev leg0; ip -n weave-lan route add 10.98.0.0/16 dev leg1 table 77");
+    await ensureIsolatedNetwork(legs.network, legs.stateDir);
+    assert.equal(await legs.inside(), before);
+
+    assert.deepEqual(await removeIsolatedNetwork("lan", legs.stateDir), []);
+    assert.equal(await legs.picture(), before);
+    assert.equal(await shell("ip netns; ip -o link | grep weave-net || true"), "");
+    assert.deepEqual([...Deno.readDirSync(legs.stateDir)], []);
+    assert.deepEqual(listIsolatedNetworks(legs.stateDir), []);
+    assert.deepEqual(await removeIsolatedNetwork("lan", legs.stateDir), []);
+  });
+
+  Deno.test("ensureIsolatedNetwork() undoes what it did when something fails, and refuses what it must not take", async () => {
+    await using legs = await Legs.make();
+    const before = await legs.all();
+    await shell(
+      "ip link add bridge0 type bridge; ip link add port0 master bridge0 type veth peer name port1",
+    );
+    const fails = async (interfaces: readonly string[], message: RegExp) => {
+      const untouched = await legs.all();
+      await assert.rejects(ensureIsolatedNetwork({ ...legs.network, interfaces }, legs.stateDir), { message });
+      assert.equal(await legs.all(), untouched);
+      assert.deepEqual(await shell("ip netns"), "");
+    };
+    await fails(["leg0", "port0"], /^Cannot put interface "port0" into network "lan": it is a port of "bridge0"$/);
+    await fails(["leg0", "lo"], /^Cannot put interface "lo" into network "lan": it is in every network$/);
+    await fails(["vethwe-bridge"], /^Cannot put interface "vethwe-bridge" into network "lan": it is weave's own$/);
+    // The kernel does not let it go: known only when the first has moved.
+    await fails(["leg0", "bridge0"], /^Cannot move interface "bridge0" to another namespace: netlink: EINVAL/);
+    await shell("ip link del bridge0; ip link del port0");
+    assert.equal(await legs.all(), before);
+
+    const missing = await ensureIsolatedNetwork({ ...legs.network, interfaces: ["leg0", "leg7"] }, legs.stateDir);
+    assert.deepEqual(missing.warnings, ['Interface "leg7" of network "lan" is not there']);
+    // Somebody takes the namespace away, and with it a link that is no hardware.
+    await shell("ip netns del weave-lan; while ip link show weave-net3 2> /dev/null; do sleep 0.01; done");
+    assert.deepEqual(await removeIsolatedNetwork("lan", legs.stateDir), [
+      'Interface "leg0" of network "lan" is not there any more',
+    ]);
+  });
+
+  Deno.test("an isolated network survives being killed at any instant", async () => {
+    await using legs = await Legs.make();
+    const before = await legs.picture(), all = await legs.all();
+    const script = `
+      import { ensureIsolatedNetwork, removeIsolatedNetwork } from ${
+      JSON.stringify(import.meta.resolve("../../src/host/network_namespace.ts"))
+    };
+      for (;;) {
+        await ensureIsolatedNetwork(${JSON.stringify(legs.network)}, ${JSON.stringify(legs.stateDir)});
+        await removeIsolatedNetwork("lan", ${JSON.stringify(legs.stateDir)});
+        console.log("round");
+      }`;
+    const file = `${legs.stateDir}/../killed.ts`;
+    await Deno.writeTextFile(file, script);
+    for (let round = 0; round < 12; round++) {
+      const args = ["run", "--quiet", "--allow-all", "--no-lock", "--no-check", file];
+      const child = new Deno.Command(Deno.execPath(), { args, stdout: "piped" }).spawn();
+      // One round is over: from here on any instant is as good as another.
+      const reader = child.stdout.getReader();
+      await reader.read();
+      await delay(Math.random() * 40);
+      child.kill("SIGKILL");
+      await child.status;
+      await reader.cancel();
+      if (round % 2 === 0) {
+        const { warnings } = await ensureIsolatedNetwork(legs.network, legs.stateDir);
+        assert.deepEqual(warnings, []);
+        assert.equal(await legs.inside(), before, `round ${round}`);
+      }
+      assert.deepEqual(await removeIsolatedNetwork("lan", legs.stateDir), []);
+      assert.equal(await legs.all(), all, `round ${round}`);
+    }
+  });
 });
+
+/** Two links to a network with a host on it, with addresses and routes of all kinds. */
+class Legs implements AsyncDisposable {
+  readonly network = { id: 3, name: "lan", interfaces: ["leg0", "leg1"] };
+  readonly stateDir: string;
+
+  private constructor(stateDir: string) {
+    this.stateDir = stateDir;
+  }
+
+  static async make(): Promise<Legs> {
+    await shell(`
+      echo 1 > /proc/sys/net/ipv4/ip_forward
+      for leg in leg0 leg1; do ip link add $leg type veth peer name far-$leg; ip link set far-$leg up; done
+      ip address add 192.168.7.1/24 dev leg0; ip address add 192.168.7.2/24 dev leg0
+      ip address add 10.7.0.1/16 dev leg0 label leg0:x scope link; ip address add 10.8.0.1/24 dev leg0 noprefixroute
+      ip address add fd00:7::1/64 dev leg0
+      ip link set leg0 up; ip link set leg1 mtu 1400 up
+      ip address add 192.168.7.10/24 dev far-leg0
+      ip route add 10.8.0.0/24 dev leg0 proto kernel scope link src 10.8.0.1 metric 100
+      ip route add default via 192.168.7.254 dev leg0 metric 7
+      ip route add 10.99.0.0/16 via 192.168.8.1 dev leg0 onlink mtu 1300
+      ip route add 10.98.0.0/16 dev leg1 table 77
+      ip route add fd00:8::/64 via fd00:7::9 dev leg0
+    `);
+    return new Legs(await Deno.makeTempDir({ dir: "/run" }));
+  }
+
+  /** What the links have here. */
+  picture(): Promise<string> {
+    return this.#picture("");
+  }
+
+  inside(): Promise<string> {
+    return this.#picture("-n weave-lan");
+  }
+
+  #picture(where: string): Promise<string> {
+    return shell(`
+      for leg in leg0 leg1; do
+        ip ${where} -o address show dev $leg 2> /dev/null | grep -v fe80 | sed 's/^[0-9]*://' || true
+        ip ${where} route show table all dev $leg 2> /dev/null | grep -v 'table local' | grep -v '^fe80\\|^multicast' | sort || true
+        ip ${where} -6 route show dev $leg 2> /dev/null | grep -v '^fe80\\|^multicast' || true
+      done`);
+  }
+
+  /** Everything of this namespace but what the kernel counts. */
+  all(): Promise<string> {
+    return shell(
+      "ip -o -br link | sort; ip -o -br address | sed 's/ *fe80[^ ]*//' | sort; ip route show table all | grep -v 'fe80\\|multicast' | sort",
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await shell(
+      "for leg in leg0 leg1; do ip link del $leg 2> /dev/null || ip link del far-$leg 2> /dev/null || true; done",
+    );
+    await Deno.remove(this.stateDir, { recursive: true });
+  }
+}
 
 function listen(name: string): PacketSocket {
   using links = new Links();
