@@ -136,7 +136,7 @@ export function parseImport(input: ImportInput, context: SpecContext): ImportSpe
   const backends = backendsOf(targets, ports, { network, context });
   const allowLocal = input.allowLocal ?? false;
   if (!allowLocal) { for (const backend of backends) checkBackend(backend, context); }
-  const check = input.check === undefined ? defaultCheck(ports) : parseCheck(input.check);
+  const check = input.check === undefined ? defaultCheckOf(ports) : parseCheck(input.check);
   checkCheckable(check, ports);
   return {
     name,
@@ -215,6 +215,15 @@ function parseHost(text: string): Ipv4 | string | undefined {
   return isHostName(host) ? host : undefined;
 }
 
+/** What ports an import has for which nothing but its backends is told: each range of theirs once. */
+export function portsOfBackends(backends: readonly Backend[]): readonly PortRange[] {
+  return distinct(backends.map(({ serves, firstPort }) => ({
+    protocol: serves.protocol,
+    first: firstPort,
+    last: firstPort + portCount(serves) - 1,
+  })));
+}
+
 /** What targets have, each range once. */
 function portsOf(targets: readonly Target[]): readonly PortRange[] {
   return checkPorts("to", distinct(targets.map(({ ports }) => ports)));
@@ -262,9 +271,13 @@ function backendsOf(
   const backends = targets.map((target): Backend => {
     const serves = servedBy(target, targets, ports);
     const { host, priority, weight } = target;
+    const isContainer = typeof host === "string" && isWithinDomain(host, context.domain);
+    if (isContainer && (target.network ?? MESH_NETWORK_NAME) !== MESH_NETWORK_NAME) {
+      throw new SpecError("to", `Cannot use "${host}" in network "${target.network}": containers are in the mesh`);
+    }
     return {
       host,
-      network: checkNetworkName("to", target.network ?? networkOfHost(host, network, context), context),
+      network: isContainer ? MESH_NETWORK_NAME : checkNetworkName("to", target.network ?? network, context),
       serves,
       firstPort: target.ports.first,
       priority,
@@ -301,11 +314,6 @@ function servedBy({ ports: own, host }: Target, targets: readonly Target[], port
     );
   }
   return serves;
-}
-
-/** Containers are in the mesh. */
-function networkOfHost(host: Ipv4 | string, network: string, { domain }: SpecContext): string {
-  return typeof host === "string" && isWithinDomain(host, domain) ? MESH_NETWORK_NAME : network;
 }
 
 /** Whether a name lies in the DNS domain. */
@@ -357,7 +365,7 @@ function localityOf(address: Ipv4, own: readonly Ipv4[]): string | undefined {
 // Checks
 
 /** TCP can be asked without knowing what the service is; UDP cannot. */
-function defaultCheck(ports: readonly PortRange[]): CheckSpec {
+export function defaultCheckOf(ports: readonly PortRange[]): CheckSpec {
   return ports.some(({ protocol }) => protocol === "tcp") ? DEFAULT_CHECK : { ...DEFAULT_CHECK, kind: "none" };
 }
 
