@@ -4,9 +4,9 @@
  */
 import { OperationError, OptionError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
-import { portsOverlap } from "../lib/ports.ts";
+import { formatPortRange, portsOverlap } from "../lib/ports.ts";
 import type { Change, GatewayState } from "../service/apply.ts";
-import { sameSubnet } from "../service/planner.ts";
+import { cut, sameSubnet } from "../service/planner.ts";
 import {
   type ExportRecord,
   type ExportSpec,
@@ -20,6 +20,7 @@ import {
 } from "../service/records.ts";
 import {
   checkServiceName,
+  exportedPorts,
   type ExportInput,
   type ImportInput,
   parseExport,
@@ -280,6 +281,15 @@ export class ServiceOperations {
       throw new OptionError(`Cannot export ${spec.name}: this host has no network "${spec.network}"`);
     }
     const { address, ports } = spec.listen;
+    const imports = spec.name.includes(".") ? [] : this.#s.catalogue.imports(spec.name);
+    const offered = cut(imports.flatMap(({ record }) => record.spec.ports));
+    if (imports.length > 0 && exportedPorts(spec, offered) === undefined) {
+      throw new OptionError(
+        `Cannot export ${spec.name} at ${formatListen(spec.listen)}: its ports are ${
+          offered.map(formatPortRange).join(", ")
+        }`,
+      );
+    }
     const own = this.#s.ownAddresses(spec.network);
     const isOwn = address === "own" || own.includes(address);
     if (!isOwn && spec.network === "host") {
@@ -294,7 +304,9 @@ export class ServiceOperations {
       const isolated = this.#s.networks.target(spec.network)?.namespace !== undefined;
       const listening = isolated ? [] : listeningPorts(address === "own" ? undefined : address);
       const refused = refusedListen(spec.listen, listening);
-      if (refused !== undefined) throw new OperationError(`Cannot export ${spec.name}: ${refused}`);
+      if (refused !== undefined) {
+        throw new OperationError(`Cannot export ${spec.name} at ${formatListen(spec.listen)}: ${refused}`);
+      }
     }
     const key = keyOf({ kind: "export", spec, status: { ready: false, holding: undefined } });
     for (const record of this.#s.catalogue.own()) {
