@@ -43,7 +43,8 @@ export class KernelSettings {
     for (const [path, ours] of differs) changes[path] = { before: changes[path]?.before ?? readSysctl(path)!, ours };
     this.#changes = changes;
     await this.#file.write(changes);
-    for (const [path, value] of differs) setSysctl(path, value);
+    // All of them, and looked at again: a new default changes every link for which nobody has set anything.
+    for (const [path, value] of wanted) setSysctl(path, value);
     return true;
   }
 

@@ -6,6 +6,7 @@
 import { OperationError } from "../lib/errors.ts";
 import type { Cidr } from "../lib/ip.ts";
 import type { AnsweredAddress, NetworkId, ServicePlan } from "../service/plan.ts";
+import type { Link } from "../wire/rtnetlink.ts";
 import type { AnnouncedAddress } from "./announce.ts";
 import { KernelSettings, pushDown } from "./kernel_settings.ts";
 import { Links, readSysctl } from "./links.ts";
@@ -19,6 +20,7 @@ import {
   type RoutingFacts,
   sameRouting,
 } from "./service_routes.ts";
+import { ensureMeshLeg, MESH_LEG, meshLegNeeded, removeMeshLeg } from "./service_leg.ts";
 import {
   HOST,
   MESH,
@@ -96,6 +98,7 @@ export class ServiceKernel implements Disposable {
     return this.#serially(async () => {
       await this.#settings.restore();
       applyRouting(this.#links, NO_ROUTING);
+      removeMeshLeg(this.#links);
       this.#present = await readPresent();
       if (this.#present !== undefined) await runNft(REMOVE_TABLE);
       this.#present = this.#applied = undefined;
@@ -109,7 +112,7 @@ export class ServiceKernel implements Disposable {
   }
 
   async #apply(plan: ServicePlan): Promise<boolean> {
-    const wanted = this.#plan(plan);
+    const wanted = this.#plan(plan, { make: true });
     if (wanted === undefined) return false;
     const before = this.#applied?.wanted;
     const changedRules = await this.#applyRules(wanted.rules);
@@ -126,16 +129,18 @@ export class ServiceKernel implements Disposable {
     return changedRules || changedRest;
   }
 
-  /** What there is to be; undefined where there never was anything, and is not to be. */
-  #plan(plan: ServicePlan): Wanted | undefined {
+  /** What there is to be; undefined where there never was anything, and is not to be. @param make links that it takes */
+  #plan(plan: ServicePlan, { make = false } = {}): Wanted | undefined {
     if (this.#present === undefined && isEmpty(plan)) return undefined;
     const { bridge } = this.#options;
+    const leg = this.#meshLeg(make);
     const links = this.#links.list();
     const forwards = plan.listeners.some(({ targets }) => targets.length > 0);
     const forwardOnlyOurs =
       (this.#settings.before(FORWARDING) ?? (forwards ? readSysctl(FORWARDING) : undefined)) === 0;
     const rules: RuleFacts = {
       bridge,
+      ...(leg?.mac === undefined ? {} : { meshLeg: { name: leg.name, mac: leg.mac } }),
       ownAddresses: this.#ownAddresses(plan),
       forwardOnlyOurs: forwardOnlyOurs &&
         {
@@ -143,12 +148,26 @@ export class ServiceKernel implements Disposable {
             .concat(bridge),
         },
     };
-    const routing: RoutingFacts = { bridge, links, routes: this.#links.routes(), forwardOnlyOurs };
+    const routing: RoutingFacts = {
+      bridge,
+      ...(leg && { meshLeg: leg.name }),
+      links,
+      routes: this.#links.routes(),
+      forwardOnlyOurs,
+    };
     return {
       rules: renderRules(plan, rules),
       routing: planRouting(plan, routing),
       settings: wantedSettings(plan, { bridge, links: links.map(({ name }) => name), forwards }),
     };
+  }
+
+  /** The other link into the mesh, where it is needed. */
+  #meshLeg(make: boolean): Link | undefined {
+    const bridge = this.#links.find(this.#options.bridge);
+    if (bridge === undefined || !meshLegNeeded()) return undefined;
+    if (make) ensureMeshLeg(this.#links, bridge);
+    return this.#links.find(MESH_LEG);
   }
 
   async #applyRules(rules: Rules): Promise<boolean> {
@@ -228,6 +247,7 @@ export async function resetServiceKernel(options: ServiceKernelOptions): Promise
   await (await openSettings(options)).restore();
   using links = new Links();
   applyRouting(links, NO_ROUTING);
+  removeMeshLeg(links);
 }
 
 function openSettings({ runDir }: ServiceKernelOptions): Promise<KernelSettings> {
@@ -256,15 +276,15 @@ function wantedSettings(
     readonly forwards: boolean;
   },
 ): Map<string, number> {
-  const ours = new Set([bridge, ...plan.networks.flatMap(({ interfaces }) => interfaces)]);
+  const answering = [bridge, ...plan.networks.flatMap(({ interfaces }) => interfaces)];
   const loopback =
     plan.listeners.some(({ network, address, targets }) =>
       network === HOST && address === "own" && targets.length > 0
     ) || plan.backends.some(({ address }) => address >>> 24 === 127);
   return new Map([
     // Answers come by a link that has no route back in the main table, and ARP is for addresses that the link does not have.
-    ...pushDown("rp_filter", links, ours),
-    ...pushDown("arp_ignore", links, ours),
+    ...pushDown("rp_filter", links, new Set([...answering, MESH_LEG])),
+    ...pushDown("arp_ignore", links.filter((link) => link !== MESH_LEG), new Set(answering)),
     // What refuses a packet goes where its mark says.
     ["net/ipv4/fwmark_reflect", 1],
     ...(loopback ? [["net/ipv4/conf/all/route_localnet", 1] as const] : []),

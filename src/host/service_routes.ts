@@ -15,7 +15,7 @@
  *        32804  iif lo                                  the mesh: the kernel wants a route for a reset before its rules mark it
  *
  * ARP is answered for whatever is local to who comes in by a link (arp_process of the kernel), so no link has these addresses, and nobody
- * else on this host sees them. In each subnet we have one address of our own on the bridge (`SERVICE_LABEL_SUFFIX`), without the route.
+ * else on this host sees them. In each subnet we have one address of our own (`SERVICE_LABEL_SUFFIX`), without the route.
  */
 import { OperationError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, type Ipv4 } from "../lib/ip.ts";
@@ -29,12 +29,14 @@ const ERROR_PRIORITY = 6782;
 const ANSWERED_PRIORITY = 6783;
 const NETWORK_PRIORITY = 6784;
 const CLOSED_PRIORITY = 6785;
+const REACHED_PRIORITY = 6786;
 const NETWORK_TABLE = 6_783_000;
 const ANSWERED_TABLE = 6_783_100;
 const LOCAL_PRIORITY = 32800;
 const LAST_PRIORITY = 32804;
 const ANYWHERE_TABLE = 6_783_197;
 const LOCAL_TABLE = 6_783_198;
+const REACHED_TABLE = 6_783_196;
 const CLOSED_TABLE = 6_783_199;
 /** More than networks; no table of ours is outside. */
 const TABLES = 200;
@@ -57,8 +59,8 @@ export interface RoutingFacts {
   readonly links: readonly Link[];
   /** Of the main table. */
   readonly routes: readonly Route[];
-  /** By which packets enter the mesh; the bridge where nothing is said. */
-  readonly meshLink?: string;
+  /** The other link into the mesh (`service_leg.ts`), where it is used. */
+  readonly meshLeg?: string;
   /** What comes from the mesh and is not ours is not passed on. */
   readonly forwardOnlyOurs: boolean;
 }
@@ -71,6 +73,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
   const present = (names: readonly string[]) =>
     names.map((name) => byName.get(name)).filter((link) => link !== undefined);
   const bridge = facts.bridge === undefined ? undefined : byName.get(facts.bridge);
+  const leg = byName.get(facts.meshLeg ?? facts.bridge ?? "");
   const networks: [NetworkId, readonly Link[]][] = [
     ...(bridge === undefined ? [] : [[MESH, [bridge]] as [NetworkId, readonly Link[]]]),
     ...plan.networks.map(({ id, interfaces }): [NetworkId, readonly Link[]] => [id, present(interfaces)]),
@@ -79,9 +82,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     const table = NETWORK_TABLE + id;
     rules.push({ priority: NETWORK_PRIORITY, table, mark: { value: routeMark(id), mask: ROUTE_MASK } });
     routes.push(
-      ...(id === MESH
-        ? meshRoutes(plan, byName.get(facts.meshLink ?? facts.bridge!))
-        : copiedRoutes(facts.routes, links))
+      ...(id === MESH ? meshRoutes(plan, leg) : copiedRoutes(facts.routes, links))
         .map((route) => ({ ...route, table })),
     );
     routes.push({ destination: EVERYWHERE, type: "unreachable", metric: LAST, table });
@@ -95,13 +96,21 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
       routes.push({ destination: { address, prefixLength: 32 }, type: "local", link: first.index, table: localTable });
     }
   }
-  if (bridge === undefined) return { rules, routes, addresses: [] };
-  const callable = addressesOf(plan.answered, MESH).flatMap((address) => {
-    const source = plan.subnets.find(({ subnet }) => cidrContains(subnet, address))?.address;
-    return source === undefined ? [] : [{ destination: { address, prefixLength: 32 }, source, link: bridge.index }];
-  });
+  if (bridge === undefined || leg === undefined) return { rules, routes, addresses: [] };
+  const routesTo = (addresses: readonly Ipv4[], table: number) =>
+    addresses.flatMap((address) => {
+      const source = plan.subnets.find(({ subnet }) => cidrContains(subnet, address))?.address;
+      return source === undefined ? [] : [{ destination: { address, prefixLength: 32 }, source, link: leg.index, table }];
+    });
+  const reached = routesTo(plan.reached ?? [], REACHED_TABLE);
+  if (reached.length > 0) {
+    const mark = { value: 0, mask: ROUTE_MASK };
+    rules.push({ priority: REACHED_PRIORITY, table: REACHED_TABLE, inputInterface: "lo", mark });
+  }
+  routes.push(...reached);
+  const callable = routesTo(addressesOf(plan.answered, MESH), LOCAL_TABLE);
   if (callable.length > 0) rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo" });
-  routes.push(...callable.map((route) => ({ ...route, table: LOCAL_TABLE })));
+  routes.push(...callable);
   for (const id of [HOST, ...networks.map(([id]) => id)]) {
     const mark = { value: routeMark(id), mask: ROUTE_MASK };
     rules.push({
@@ -112,7 +121,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
       ipProtocol: IPPROTO.icmp,
     });
   }
-  routes.push({ destination: EVERYWHERE, link: bridge.index, table: ANYWHERE_TABLE });
+  routes.push({ destination: EVERYWHERE, link: leg.index, table: ANYWHERE_TABLE });
   for (const [i, ipProtocol] of Object.values(IPPROTO).entries()) {
     rules.push({ priority: LOCAL_PRIORITY + 1 + i, table: "unreachable", inputInterface: "lo", ipProtocol });
   }
@@ -123,7 +132,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     rules.push({ priority: CLOSED_PRIORITY, table: CLOSED_TABLE, inputInterface: bridge.name, mark });
     routes.push({ destination: EVERYWHERE, type: "blackhole", table: CLOSED_TABLE });
   }
-  return { rules, routes, addresses: gatewayAddresses(plan, bridge) };
+  return { rules, routes, addresses: gatewayAddresses(plan, leg) };
 }
 
 function gatewayAddresses(plan: ServicePlan, bridge: Link): LinkAddress[] {

@@ -14,6 +14,7 @@
  * prints it.
  */
 import { type Cidr, cidrContains, formatCidr, formatIpv4 } from "../lib/ip.ts";
+import { formatMac, type Mac } from "../lib/mac.ts";
 import type {
   BackendPlan,
   HOST_NETWORK,
@@ -47,6 +48,8 @@ export const HOST: typeof HOST_NETWORK = 2;
 export interface RuleFacts {
   /** Name of the overlay's bridge; undefined in the namespace of an isolated network. */
   readonly bridge: string | undefined;
+  /** The other link into the mesh (`service_leg.ts`), where it is used. */
+  readonly meshLeg?: { readonly name: string; readonly mac: Mac };
   /** Addresses that the links of networks have now, without those of services. */
   readonly ownAddresses: ReadonlyMap<NetworkId, readonly Cidr[]>;
   /** The host forwarded nothing before us: drop what is not ours. Names of bridges, whose frames may pass here, stay exempt. */
@@ -116,6 +119,10 @@ class Renderer {
     return this.plan.networks.map(({ id, interfaces }) => [id, interfaces] as const);
   }
 
+  get #meshLinks(): string[] {
+    return [this.facts.bridge, this.facts.meshLeg?.name].filter((name) => name !== undefined);
+  }
+
   #tracking(): void {
     const zones = this.#links.filter(([, names]) => names.length > 0).map(([id, names]) =>
       // Of the original direction only: answers come back to an address of ours, and are found without.
@@ -124,11 +131,24 @@ class Renderer {
     this.#chain("tracking", "type filter hook prerouting priority raw", [
       'iifname != "lo" ip daddr 127.0.0.0/8 drop',
       'iifname != "lo" ip saddr 127.0.0.0/8 drop',
+      ...this.#onBridge(),
       ...zones,
     ]);
     this.#chain("tracking_local", "type filter hook output priority raw", [
       `meta mark & ${hex(~ROUTE_MASK)} == ${hex(INJECTED)} notrack`,
     ]);
+  }
+
+  /** Frames between the other link and the bridge's ports: they are packets of ours on the link, and frames like others on the bridge. */
+  #onBridge(): string[] {
+    const { bridge, meshLeg } = this.facts;
+    if (bridge === undefined || meshLeg === undefined) return [];
+    const from = `iifname ${quoted(bridge)}`;
+    return [
+      // With the mark that it had when it left.
+      `${from} meta mark & ${hex(ROUTE_MASK)} == ${hex(routeMark(MESH))} notrack`,
+      `${from} ether daddr ${formatMac(meshLeg.mac)} notrack`,
+    ];
   }
 
   #marking(): void {
@@ -155,7 +175,7 @@ class Renderer {
     const links: [string, NetworkId][] = this.#links.flatMap(([id, names]) =>
       names.map((name): [string, NetworkId] => [name, id])
     );
-    if (this.facts.bridge !== undefined) links.unshift([this.facts.bridge, MESH]);
+    links.unshift(...this.#meshLinks.map((name): [string, NetworkId] => [name, MESH]));
     const byLink = links.map(([name, id]) => `${quoted(name)} : goto from_${id}`);
     this.#chain("new", `type nat hook prerouting priority ${PRIORITY.beforeDnat}`, [
       ...(byLink.length === 0 ? [] : [`iifname vmap { ${byLink.join(", ")} }`]),
@@ -368,7 +388,7 @@ class Renderer {
     }
     const asked = this.facts.bridge === undefined || this.#gateways.length === 0
       ? []
-      : [`iifname ${quoted(this.facts.bridge)} ${IS_NOT_OURS} ip daddr ${anyOf(this.#gateways)} goto asked`];
+      : [`iifname ${anyOf(this.#meshLinks.map(quoted))} ${IS_NOT_OURS} ip daddr ${anyOf(this.#gateways)} goto asked`];
     this.#chain("asked", undefined, [
       `meta mark set ${hex(routeMark(MESH))}`,
       "ct state established,related accept",
@@ -554,10 +574,11 @@ export function planScript(present: PresentRules | undefined, wanted: Rules): st
   }
   const stale = [...present?.chains.keys() ?? []].filter((name) => !wanted.chains.has(name));
   for (const name of stale) dropped.push(`flush chain ${table} ${name}`);
-  for (const name of stale) dropped.push(`delete chain ${table} ${name}`);
+  // What is in a map leads to chains, and rules to maps.
   for (const name of present?.maps.keys() ?? []) {
     if (!wanted.maps.has(name)) dropped.push(`delete map ${table} ${name}`);
   }
+  for (const name of stale) dropped.push(`delete chain ${table} ${name}`);
 
   const lines = [...declared, ...filled, ...removed, ...added, ...dropped];
   return lines.length === 0 ? "" : `${lines.join("\n")}\n`;

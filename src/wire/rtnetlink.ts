@@ -386,13 +386,15 @@ export function decodeRule(message: NetlinkMessage): PolicyRule | undefined {
   if (action !== RULE_ACTION.table && action !== RULE_ACTION.unreachable) return undefined;
   const attributes = decodeAttributes(message.body.subarray(12));
   const inputInterface = attributes.get(FRA.inputInterface);
-  const value = optional(attributes, FRA.mark);
+  // A value of 0 is not said.
+  const value = optional(attributes, FRA.mark) ?? 0;
+  const mask = optional(attributes, FRA.mask) ?? (attributes.has(FRA.mark) ? 0xffff_ffff : 0);
   const ipProtocol = attributes.get(FRA.ipProtocol);
   return {
     priority: optional(attributes, FRA.priority) ?? 0,
     table: action === RULE_ACTION.unreachable ? "unreachable" : optional(attributes, FRA.table) ?? view.getUint8(4),
     ...(inputInterface === undefined ? {} : { inputInterface: attributeString(inputInterface) }),
-    ...(value === undefined ? {} : { mark: { value, mask: optional(attributes, FRA.mask) ?? 0xffff_ffff } }),
+    ...(mask === 0 ? {} : { mark: { value, mask } }),
     ...(ipProtocol === undefined ? {} : { ipProtocol: attributeU8(ipProtocol) }),
   };
 }

@@ -193,6 +193,204 @@ inOwnNamespace(import.meta.url, () => {
     for (const port of [81, 82]) assert.equal(await friend.ask("tcp", "192.168.1.1", port), "refused", String(port));
     for (const port of [81, 82]) assert.equal(await lab.ask("tcp", "127.0.0.1", port), "refused", String(port));
   });
+
+  Deno.test("flows go on while plans change, another process takes over, and rules are flushed and mended", async () => {
+    await using lab = await Lab.start();
+    const client = await lab.container("client", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const old = await site.machine("old", "192.168.1.10/24");
+    const young = await site.machine("young", "192.168.1.11/24");
+    for (const machine of [old, young]) {
+      await machine.serve("tcp", 80);
+      await machine.echo(7);
+    }
+    const plan = (backend: number): Partial<ServicePlan> => ({
+      answered: [{ network: MESH, address: ip("10.32.0.100") }],
+      backends: [
+        { id: 1, service: "web", network: HOST, address: ip("192.168.1.10") },
+        { id: 2, service: "web", network: HOST, address: ip("192.168.1.11") },
+      ],
+      listeners: [80, 7].map((port) =>
+        listener({ network: MESH, address: "10.32.0.100", port, to: [{ backend, firstPort: port }] })
+      ),
+    });
+    assert.equal(await lab.apply(plan(1)), true);
+    await using flow = client.open("10.32.0.100", 7);
+    assert.equal(await flow.echoes("one"), true);
+    assert.equal(await lab.apply(plan(1)), false, "the same plan changes nothing");
+    const table = () => sh("nft list table ip weave-services | sort");
+    const before = await table();
+
+    assert.equal(await lab.apply(plan(2)), true);
+    assert.equal(await client.ask("tcp", "10.32.0.100", 80), "young 192.168.1.1");
+    assert.equal(await flow.echoes("two"), true);
+    await lab.apply(plan(1));
+    assert.equal(await table(), before);
+    assert.equal(await flow.echoes("three"), true);
+
+    lab.restart();
+    assert.equal(await lab.apply(plan(1)), false, "what is there is adopted");
+    assert.equal(await lab.apply(plan(2)), true);
+    assert.equal(await client.ask("tcp", "10.32.0.100", 80), "young 192.168.1.1");
+    assert.equal(await lab.kernel!.isIntact(), true);
+    await sh("nft flush ruleset");
+    assert.equal(await lab.kernel!.isIntact(), false);
+    await lab.apply(plan(2));
+    assert.equal(await lab.kernel!.isIntact(), true);
+    assert.equal(await flow.echoes("four"), true);
+    await sh("nft flush chain ip weave-services from_1");
+    await sh("ip rule delete priority 6784");
+    assert.equal(await lab.kernel!.isIntact(), false);
+    await lab.apply(plan(2));
+    assert.equal(await flow.echoes("five"), true);
+
+    // Nothing of it is left while flows come to their end.
+    await lab.apply({});
+    assert.equal(await flow.echoes("six"), true);
+    assert.equal(await client.ask("tcp", "10.32.0.100", 80), "nothing");
+  });
+
+  Deno.test("a revoked backend's flows are reset on both sides, UDP is refused, others stay", async () => {
+    for (const bridged of [true, false]) {
+      await using lab = await Lab.start();
+      await lab.filterBridged(bridged);
+      const client = await lab.container("client", "10.32.0.1/24");
+      const server = await lab.container("server", "10.32.0.2/24");
+      const site = await lab.site("eth0", "192.168.1.1/24");
+      const outside = await site.machine("outside", "192.168.1.10/24");
+      for (const machine of [server, outside]) await machine.echo(7);
+      const plan = (revoked?: true): Partial<ServicePlan> => ({
+        answered: [{ network: MESH, address: ip("10.32.0.100") }, { network: MESH, address: ip("10.32.0.101") }],
+        backends: [
+          { id: 1, service: "a", network: HOST, address: ip("192.168.1.10"), ...(revoked && { revoked }) },
+          { id: 2, service: "b", network: MESH, address: ip("10.32.0.2"), ...(revoked && { revoked }) },
+          { id: 3, service: "c", network: HOST, address: ip("192.168.1.10") },
+        ],
+        listeners: [
+          listener({
+            network: MESH,
+            address: "10.32.0.100",
+            port: 7,
+            to: revoked ? [] : [{ backend: 1, firstPort: 7 }],
+          }),
+          listener({ network: HOST, address: "own", port: 7, to: revoked ? [] : [{ backend: 2, firstPort: 7 }] }),
+          listener({ network: MESH, address: "10.32.0.101", port: 7, to: [{ backend: 3, firstPort: 7 }] }),
+        ],
+      });
+      await lab.apply(plan());
+      await using fromMesh = client.open("10.32.0.100", 7);
+      await using fromSite = outside.open("192.168.1.1", 7);
+      await using fromHost = lab.open("127.0.0.1", 7);
+      await using other = client.open("10.32.0.101", 7);
+      for (const flow of [fromMesh, fromSite, fromHost, other]) assert.equal(await flow.echoes("before"), true);
+      await lab.apply(plan(true));
+      for (const flow of [fromMesh, fromSite, fromHost]) {
+        assert.equal(await flow.echoes("after"), false);
+        assert.match(
+          await flow.end(),
+          /reset/,
+          JSON.stringify([bridged, [fromMesh, fromSite, fromHost].indexOf(flow)]),
+        );
+      }
+      assert.equal(await other.echoes("after"), true);
+      for (const [machine, address] of [[client, "10.32.0.100"], [outside, "192.168.1.1"]] as const) {
+        assert.equal(await machine.ask("tcp", address, 7), "refused");
+      }
+    }
+  });
+
+  Deno.test("frames that iptables sees on the bridge or does not, backends behind the client's own port", async () => {
+    for (const bridged of [true, false]) {
+      await using lab = await Lab.start();
+      await lab.filterBridged(bridged);
+      // Behind one port of the bridge without hairpin, as everything on other hosts is.
+      const far = await lab.site("far", undefined);
+      await sh("ip link set far master weave up");
+      const client = await far.machine("client", "10.32.0.1/24");
+      const server = await far.machine("server", "10.32.0.2/24");
+      const near = await lab.container("near", "10.32.0.3/24");
+      for (const machine of [server, client, near]) await machine.serve("tcp", 80);
+      const to = (backend: number) => [{ backend, firstPort: 80 }];
+      await lab.apply({
+        answered: [{ network: MESH, address: ip("10.32.0.100") }],
+        backends: [
+          { id: 1, service: "far", network: MESH, address: ip("10.32.0.2") },
+          { id: 2, service: "near", network: MESH, address: ip("10.32.0.3") },
+          { id: 3, service: "same", network: MESH, address: ip("10.32.0.1") },
+        ],
+        listeners: [
+          listener({ network: MESH, address: "10.32.0.100", port: 81, to: to(1) }),
+          listener({ network: MESH, address: "10.32.0.100", port: 82, to: to(2) }),
+          listener({ network: MESH, address: "10.32.0.100", port: 83, to: to(3) }),
+        ],
+      });
+      const said = `bridged ${bridged}`;
+      assert.equal(await near.ask("tcp", "10.32.0.100", 81), "server 10.32.0.254", said);
+      assert.equal(await client.ask("tcp", "10.32.0.100", 82), "near 10.32.0.254", said);
+      assert.equal(await client.ask("tcp", "10.32.0.100", 81), "server 10.32.0.254", said);
+      assert.equal(await near.ask("tcp", "10.32.0.100", 82), "near 10.32.0.254", said);
+      assert.equal(await client.ask("tcp", "10.32.0.100", 83), "client 10.32.0.254", said);
+      assert.equal(await lab.ask("tcp", "10.32.0.100", 81), "server 10.32.0.254", said);
+    }
+  });
+
+  Deno.test("reset() leaves the host as it was, with its settings and the rules of others", async () => {
+    const picture = async () => [
+      await sh("nft list ruleset; ip rule; ip route show table all; ip -o address | sed s/:svc//"),
+      await sh("grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/fwmark_reflect"),
+    ];
+    await using lab = await Lab.start();
+    await lab.site("eth0", "192.168.1.1/24");
+    await sh("echo 2 > /proc/sys/net/ipv4/conf/all/rp_filter; echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
+    await sh("echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter");
+    await sh("nft add table ip theirs; nft add chain ip theirs mine; nft add rule ip theirs mine counter");
+    const before = await picture();
+    await lab.apply({
+      networks: [named(SITE_A, "a", "eth0")],
+      answered: [{ network: MESH, address: ip("10.32.0.100") }, { network: SITE_A, address: ip("192.168.1.100") }],
+      backends: [{ id: 1, service: "web", network: SITE_A, address: ip("192.168.1.10") }],
+      listeners: [listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] })],
+    });
+    assert.equal(
+      (await sh("cat /proc/sys/net/ipv4/conf/{all,weave,eth0,lo}/rp_filter")).replaceAll("\n", " "),
+      "0 0 0 2 ",
+    );
+    assert.notDeepEqual(await picture(), before);
+    await lab.kernel!.reset();
+    assert.deepEqual(await picture(), before);
+    await lab.kernel!.reset();
+    await sh("nft delete table ip theirs; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
+    await sh("echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore");
+  });
+
+  Deno.test("what is not ours is forwarded no more than before, bridged frames pass", async () => {
+    await using lab = await Lab.start();
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const other = await lab.site("eth1", "192.168.2.1/24");
+    const client = await site.machine("client", "192.168.1.10/24");
+    const server = await other.machine("server", "192.168.2.10/24");
+    const a = await lab.container("a", "10.32.0.1/24");
+    const b = await lab.container("b", "10.32.0.2/24");
+    const strange = await lab.container("strange", "10.33.0.2/24");
+    await client.sh("ip route add default via 192.168.1.1");
+    await server.sh("ip route add default via 192.168.2.1");
+    await a.sh("ip route add default via 10.32.0.254");
+    await strange.sh("ip address add 10.32.0.9/32 dev ethwe");
+    for (const machine of [server, b, strange]) await machine.serve("tcp", 80);
+    await sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    await lab.apply({
+      backends: [{ id: 1, service: "web", network: HOST, address: ip("192.168.2.10") }],
+      listeners: [listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] })],
+    });
+    assert.equal(await client.ask("tcp", "192.168.1.1", 80), "server 192.168.2.1");
+    assert.equal(await client.ask("tcp", "192.168.2.10", 80), "nothing");
+    await sh("ip address add 10.33.0.1/24 dev weave");
+    assert.equal(await a.ask("tcp", "10.33.0.2", 80), "nothing");
+    assert.equal(await a.ask("tcp", "192.168.2.10", 80), "nothing");
+    assert.equal(await a.ask("tcp", "10.32.0.2", 80), "b 10.32.0.1");
+    await lab.kernel!.reset();
+    assert.equal((await sh("cat /proc/sys/net/ipv4/ip_forward")).trim(), "0");
+  });
 });
 
 function ip(text: string): number {
@@ -249,13 +447,19 @@ class Lab implements AsyncDisposable {
     return machine;
   }
 
+  /** Whether iptables and nft see frames from one port of a bridge to another. */
+  async filterBridged(yes: boolean): Promise<void> {
+    await sh(`echo ${Number(yes)} > /proc/sys/net/bridge/bridge-nf-call-iptables`);
+  }
+
   /** A network behind one of the gateway's links. */
-  async site(link: string, cidr: string): Promise<Site> {
+  async site(link: string, cidr: string | undefined): Promise<Site> {
     const bridge = await this.#machine(`s-${link}`);
     await bridge.sh("ip link add lan type bridge && ip link set lan up");
     await sh(`ip link add ${link} type veth peer name gateway netns s-${link}`);
     await bridge.sh("ip link set gateway master lan up");
-    await sh(`ip address add ${cidr} dev ${link} && ip link set ${link} up`);
+    if (cidr !== undefined) await sh(`ip address add ${cidr} dev ${link}`);
+    await sh(`ip link set ${link} up`);
     this.#links.push(link);
     return new Site(this, bridge, (name) => this.#machine(name));
   }
@@ -272,6 +476,16 @@ class Lab implements AsyncDisposable {
       listeners: [],
       ...plan,
     });
+  }
+
+  /** As a router does that is started again. */
+  restart(): void {
+    this.kernel?.[Symbol.dispose]();
+    this.kernel = undefined;
+  }
+
+  open(address: string, port: number): Flow {
+    return new Flow([], address, port);
   }
 
   /** From the gateway itself. */
@@ -318,8 +532,11 @@ class Machine {
 
   /** Says its name, and as what it sees the client. */
   async serve(protocol: "tcp" | "udp", port: number): Promise<void> {
+    await this.#listen(protocol, port, `SYSTEM:read line; echo "${this.name} $SOCAT_PEERADDR"`);
+  }
+
+  async #listen(protocol: "tcp" | "udp", port: number, answer: string): Promise<void> {
     const listen = protocol === "tcp" ? `TCP-LISTEN:${port},fork,reuseaddr` : `UDP-RECVFROM:${port},fork`;
-    const answer = `SYSTEM:read line; echo "${this.name} $SOCAT_PEERADDR"`;
     this.lab.children.push(
       new Deno.Command("ip", { args: ["netns", "exec", this.name, "socat", listen, answer], stderr: "null" }).spawn(),
     );
@@ -327,9 +544,63 @@ class Machine {
     while (!(await this.sh(`ss -H ${flag} sport = :${port}`)).includes(`:${port}`)) await wait(20);
   }
 
+  /** Gives back what it gets. */
+  async echo(port: number): Promise<void> {
+    await this.#listen("tcp", port, "EXEC:cat");
+  }
+
+  /** Opens a connection and keeps it. */
+  open(address: string, port: number): Flow {
+    return new Flow(["ip", "netns", "exec", this.name], address, port);
+  }
+
   /** What the other side says, or why it says nothing. */
   async ask(protocol: "tcp" | "udp", address: string, port: number): Promise<string> {
     return await ask(["ip", "netns", "exec", this.name], protocol, address, port);
+  }
+}
+
+/** A connection that lasts. */
+class Flow implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #input: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #output: ReadableStreamDefaultReader<string>;
+  #text = "";
+
+  constructor(enter: readonly string[], address: string, port: number) {
+    const [program, ...args] = [...enter, "socat", "-", `TCP:${address}:${port},connect-timeout=2`];
+    this.#child = new Deno.Command(program!, { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+    this.#input = this.#child.stdin.getWriter();
+    this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  }
+
+  /** Whether a line comes back, within two seconds. */
+  async echoes(line: string): Promise<boolean> {
+    await this.#input.write(new TextEncoder().encode(`${line}\n`)).catch(() => {});
+    const deadline = wait(2_000).then(() => ({ done: true, value: undefined }));
+    while (!this.#text.endsWith(`${line}\n`)) {
+      const { done, value } = await Promise.race([this.#output.read(), deadline]);
+      if (done) return false;
+      this.#text += value;
+    }
+    return true;
+  }
+
+  /** What it said when it ended. */
+  async end(): Promise<string> {
+    return `${await new Response(this.#child.stderr).text()} ${(await this.#child.status).code}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+    await this.#input.abort().catch(() => {});
+    await this.#child.status;
+    await this.#output.cancel().catch(() => {});
+    if (!this.#child.stderr.locked) await this.#child.stderr.cancel();
   }
 }
 
@@ -348,7 +619,7 @@ async function ask(enter: readonly string[], protocol: "tcp" | "udp", address: s
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function sh(script: string): Promise<string> {
-  const { code, stdout, stderr } = await run("/bin/sh", ["-ec", script]);
+  const { code, stdout, stderr } = await run("/bin/bash", ["-ec", script]);
   if (code !== 0) throw new Error(`${script}: ${stderr}`);
   return stdout;
 }
