@@ -286,11 +286,7 @@ inOwnNamespace(import.meta.url, () => {
       await lab.apply(plan(true));
       for (const flow of [fromMesh, fromSite, fromHost]) {
         assert.equal(await flow.echoes("after"), false);
-        assert.match(
-          await flow.end(),
-          /reset/,
-          JSON.stringify([bridged, [fromMesh, fromSite, fromHost].indexOf(flow)]),
-        );
+        assert.match(await flow.end(), /reset/);
       }
       assert.equal(await other.echoes("after"), true);
       for (const [machine, address] of [[client, "10.32.0.100"], [outside, "192.168.1.1"]] as const) {
@@ -568,7 +564,7 @@ class Flow implements AsyncDisposable {
   #text = "";
 
   constructor(enter: readonly string[], address: string, port: number) {
-    const [program, ...args] = [...enter, "socat", "-", `TCP:${address}:${port},connect-timeout=2`];
+    const [program, ...args] = [...enter, "socat", "-d", "-d", "-", `TCP:${address}:${port},connect-timeout=2`];
     this.#child = new Deno.Command(program!, { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader();
@@ -577,18 +573,25 @@ class Flow implements AsyncDisposable {
   /** Whether a line comes back, within two seconds. */
   async echoes(line: string): Promise<boolean> {
     await this.#input.write(new TextEncoder().encode(`${line}\n`)).catch(() => {});
-    const deadline = wait(2_000).then(() => ({ done: true, value: undefined }));
-    while (!this.#text.endsWith(`${line}\n`)) {
-      const { done, value } = await Promise.race([this.#output.read(), deadline]);
-      if (done) return false;
-      this.#text += value;
+    let timer: number | undefined;
+    const deadline = new Promise<{ done: true; value: undefined }>((resolve) => {
+      timer = setTimeout(() => resolve({ done: true, value: undefined }), 2_000);
+    });
+    try {
+      while (!this.#text.endsWith(`${line}\n`)) {
+        const { done, value } = await Promise.race([this.#output.read(), deadline]);
+        if (done) return false;
+        this.#text += value;
+      }
+      return true;
+    } finally {
+      clearTimeout(timer);
     }
-    return true;
   }
 
   /** What it said when it ended. */
   async end(): Promise<string> {
-    return `${await new Response(this.#child.stderr).text()} ${(await this.#child.status).code}`;
+    return await new Response(this.#child.stderr).text();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
