@@ -29,6 +29,7 @@ import {
   HOST_NETWORK_NAME,
   type ImportInput,
   type NetworkSpec,
+  oneLine,
   parseExport,
   parseImport,
   portsOfBackends,
@@ -62,7 +63,7 @@ export type Change =
 export class DesiredError extends OptionError {
   /** @param path keys and places from the top */
   constructor(readonly path: readonly (string | number)[], message: string) {
-    super(message);
+    super(oneLine(message));
   }
 }
 

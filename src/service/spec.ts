@@ -45,8 +45,13 @@ import type { Backend, CheckSpec, ExportSpec, ImportSpec, ImportState, Listen } 
 export class SpecError extends OptionError {
   /** @param field of `ImportInput`, `ExportInput` or `NetworkInput` */
   constructor(readonly field: string, message: string) {
-    super(message);
+    super(oneLine(message));
   }
+}
+
+/** Whatever the user's words have in them. */
+export function oneLine(message: string): string {
+  return message.replace(/\p{Cc}|[\u2028\u2029]/gu, (character) => JSON.stringify(character).slice(1, -1));
 }
 
 /** What the words are held against. Leave out what cannot be known where they are read; the router looks again. */
