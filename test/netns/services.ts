@@ -24,18 +24,21 @@ function traffic(machine: Machine, ...args: readonly string[]): RunningCommand {
 }
 
 /**
- * Starts a server that says its name to whoever asks, by socat: it lives as long as the host. Over UDP it answers every datagram.
- * @param port of a range, each says its port as well: `name:port`
+ * Starts a server that says its name to whoever asks, by socat, which over UDP loses one in twenty: there it is a program of ours. It lives
+ * as long as the host.
+ * @param port of a range, each says its port as well: `name.port`
  */
 export async function serveName(machine: Machine, port: number | string, transport: Transport = "tcp"): Promise<void> {
+  if (transport === "udp") {
+    await serveMany(machine, port, "udp");
+    return;
+  }
   const [first, last = first] = String(port).split("-").map(Number) as [number, number?];
   for (let one = first; one <= last; one++) {
-    const name = first === last ? machine.name : `${machine.name}:${one}`;
-    const listen = transport === "tcp" ? `TCP4-LISTEN:${one},fork,reuseaddr` : `UDP4-RECVFROM:${one},fork,reuseaddr`;
-    machine.spawn(["socat", "-T", "5", listen, `SYSTEM:echo ${name}`]);
+    const name = first === last ? machine.name : `${machine.name}.${one}`;
+    machine.spawn(["socat", "-T", "5", `TCP4-LISTEN:${one},fork,reuseaddr`, `SYSTEM:echo ${name}`]);
   }
-  const listening = `ss -Hln${transport === "tcp" ? "t" : "u"} sport = :${last}`;
-  await waitFor(`a server on ${machine.name}`, () => machine.sh(listening), 5_000);
+  await waitFor(`a server on ${machine.name}`, () => machine.sh(`ss -Hlnt sport = :${last}`), 5_000);
 }
 
 /** Starts a server that takes thousands of connections, or `http`, or `flaky`: HTTP whose every other answer is a failure. */

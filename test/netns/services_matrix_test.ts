@@ -29,7 +29,7 @@ const COLUMNS: readonly Column[] = [
       port: RANGE.first + offset,
       exported: RANGE.exported + offset,
       transport,
-      answer: `backend:${RANGE.first + offset}`,
+      answer: `backend.${RANGE.first + offset}`,
     }))
   ),
 ];
@@ -108,11 +108,12 @@ testAsRoot("a service is used from every origin, by TCP, UDP and a range of port
   for (const { name, port, transport, answer } of COLUMNS.slice(0, 2)) {
     await waitAnswer(elsewhere, virtual.get(name)!, port, answer, { transport, witnesses: [exporter, importer] });
   }
-  const table = await Promise.all(rows.map(async (row) => {
+  const table: string[][] = [];
+  for (const row of rows) {
     const cells: string[] = [];
     for (const column of COLUMNS) cells.push(await cellOf(row, column, virtual.get(column.name)!));
-    return [`${row.from} → ${row.to}`, ...cells];
-  }));
+    table.push([`${row.from} → ${row.to}`, ...cells]);
+  }
   console.log(inColumns([["from → to", ...COLUMNS.map(({ title }) => title)], ...table]));
   const bad = table.filter(([, ...cells]) => cells.some((cell) => cell !== "works"));
   assert.deepEqual(bad, []);

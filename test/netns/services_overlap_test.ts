@@ -62,7 +62,7 @@ testAsRoot("two networks of one range and one gateway address, and the same flow
   for (const blue of blues) await waitAnswer(blue, "192.168.1.1", 8080, "red10", { witnesses: [gateway] });
   const held = await Promise.all([reds[0]!, blues[0]!].map((one) => holdFrom(one, 40_000, "192.168.1.1", 8080)));
   assert.deepEqual(held, ["blue10\nstill here", "red10\nstill here"]);
-  // The same flow once more, in the other order, while entries of the first are there yet.
+  // And from others, in the other order, while entries of the first are there yet.
   const again = await Promise.all([blues[1]!, reds[1]!].map((one) => holdFrom(one, 40_000, "192.168.1.1", 8080)));
   assert.deepEqual(again, ["red10\nstill here", "blue10\nstill here"]);
 });

@@ -1,7 +1,7 @@
 /**
  * A program that runs on emulated hosts, in whose namespace it is started:
  *
- *     serve NAME tcp|udp|http|flaky PORT[-PORT]     says its name, then echoes; flaky: HTTP that fails every other time
+ *     serve NAME tcp|udp|http|flaky PORT[-PORT]     says its name; over TCP it echoes then; flaky: HTTP that fails every other time
  *     connect ADDRESS PORT RATE SECONDS HOLD_MS PATIENCE_MS
  *                                                   so many connections a second, each held for so long, a line for each;
  *                                                   HOLD_MS "http": a request on each, instead of listening for a name
@@ -10,6 +10,8 @@
  *
  * Everything it does is bounded in time and number.
  */
+
+import { createSocket } from "node:dgram";
 
 /** How long a connection may take, and an answer on it. */
 let patienceMs = 1_000;
@@ -28,7 +30,7 @@ async function main([mode, ...args]: readonly string[]): Promise<void> {
     case "serve": {
       const [name, kind, ports] = args as [string, string, string];
       const [first, last = first] = ports.split("-").map(Number) as [number, number?];
-      for (let port = first; port <= last; port++) serve(last === first ? name : `${name}:${port}`, kind, port);
+      for (let port = first; port <= last; port++) serve(last === first ? name : `${name}.${port}`, kind, port);
       console.log("ready");
       return;
     }
@@ -58,7 +60,7 @@ async function main([mode, ...args]: readonly string[]): Promise<void> {
 
 function serve(name: string, kind: string, port: number): void {
   if (kind === "tcp") void serveTcp(name, port);
-  else if (kind === "udp") void serveUdp(name, port);
+  else if (kind === "udp") serveUdp(name, port);
   else {
     let count = 0;
     Deno.serve({ port, onListen() {} }, () => {
@@ -85,11 +87,10 @@ async function greet(connection: Deno.TcpConn, name: string): Promise<void> {
   }
 }
 
-async function serveUdp(name: string, port: number): Promise<void> {
-  const socket = Deno.listenDatagram({ port, transport: "udp", hostname: "0.0.0.0" });
-  for await (const [octets, from] of socket) {
-    await socket.send(encoder.encode(`${name} ${decoder.decode(octets)}`), from);
-  }
+function serveUdp(name: string, port: number): void {
+  const socket = createSocket("udp4");
+  socket.on("message", (_, { address, port }) => socket.send(`${name}\n`, port, address));
+  socket.bind(port);
 }
 
 /** Lines `START END NAME ok`, `START END - failed: WHY`, `START END NAME cut: WHY`; both times in milliseconds since 1970. */
