@@ -54,6 +54,8 @@ testAsRoot("a service is used from every origin, by TCP, UDP and a range of port
   await lab.link(importer, third);
   await lab.switch([exporter, client], ["192.168.50.1", "192.168.50.10"]);
   await lab.switch([importer, backend, neighbour], ["192.168.50.1", "192.168.50.10", "192.168.50.11"]);
+  // As every real host, they have a default route, and what it leads to knows nothing of the mesh.
+  for (const host of [exporter, importer]) await host.sh(`ip route add default via 192.168.50.10`);
   await importer.weave("launch");
   await exporter.weave("launch", importer.address(exporter));
   await third.weave("launch", importer.address(third));
