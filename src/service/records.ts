@@ -56,25 +56,18 @@ export interface VirtualAddress {
  * @param imports all of one name
  */
 export function virtualAddresses(imports: readonly Known<ImportRecord>[]): readonly VirtualAddress[] {
-  const best = new Map<string, { offer: Offer; proposers: PeerName[] }>();
-  for (const { owner, record } of imports) {
-    for (const offer of record.offers) {
-      const key = subnetKey(offer.subnet);
-      const found = best.get(key);
-      if (found === undefined || isOlder(offer, found.offer)) {
-        best.set(key, { offer, proposers: [owner] });
-      } else if (offer.address === found.offer.address) {
-        found.proposers.push(owner);
-      }
-    }
-  }
-  return [...best.values()]
-    .map(({ offer: { subnet, address, since }, proposers }) => ({
-      subnet: { address: networkOf(subnet), prefixLength: subnet.prefixLength },
-      address,
-      since,
-      proposers: [...new Set(proposers)].sort((a, b) => a - b),
-    }))
+  const offers = imports.flatMap(({ owner, record }) => record.offers.map((offer) => ({ owner, offer })));
+  return [...Map.groupBy(offers, ({ offer }) => subnetKey(offer.subnet)).values()]
+    .map((all) => {
+      const { subnet, address, since } = all.map(({ offer }) => offer).reduce((a, b) => isOlder(b, a) ? b : a);
+      const proposers = new Set(all.filter(({ offer }) => offer.address === address).map(({ owner }) => owner));
+      return {
+        subnet: { address: networkOf(subnet), prefixLength: subnet.prefixLength },
+        address,
+        since,
+        proposers: [...proposers].sort((a, b) => a - b),
+      };
+    })
     .sort((a, b) => a.subnet.address - b.subnet.address || a.subnet.prefixLength - b.subnet.prefixLength);
 }
 
