@@ -460,11 +460,8 @@ export class ServiceOperations {
   }
 
   #context(networks = this.#s.networks.all().map(({ name }) => name)): SpecContext {
-    return {
-      domain: this.#s.o.options.dnsDomain,
-      networks,
-      ownAddresses: (network) => this.#s.localAddresses(network),
-    };
+    // Addresses of this host are looked at later, with advice.
+    return { domain: this.#s.o.options.dnsDomain, networks };
   }
 
   /** Networks that the same file names are there by then. */
