@@ -8,6 +8,8 @@ type Changes = Readonly<Record<string, { readonly before: number; readonly ours:
 
 export class KernelSettings {
   #changes: Changes = {};
+  /** Something was set, or found to be as wanted. */
+  #begun = false;
   readonly #file: StoreFile<Changes>;
 
   private constructor(path: string) {
@@ -18,7 +20,9 @@ export class KernelSettings {
   static async open(path: string): Promise<KernelSettings> {
     const settings = new KernelSettings(path);
     try {
-      settings.#changes = await settings.#file.read() ?? {};
+      const changes = await settings.#file.read();
+      settings.#begun = changes !== undefined;
+      settings.#changes = changes ?? {};
     } catch (error) {
       if (!(error instanceof OperationError)) throw error;
     }
@@ -30,22 +34,20 @@ export class KernelSettings {
     return this.#changes[path]?.before;
   }
 
-  /** Whether `set` would change anything. */
-  differ(wanted: ReadonlyMap<string, number>): boolean {
-    return [...wanted].some(isOtherwise);
-  }
-
-  /** Sets what differs; what this kernel does not have is passed over. Remembered before it is done. @returns whether anything differed */
+  /**
+   * Sets what differs; what this kernel does not have is passed over. Remembered before it is done, also that there was nothing to do.
+   * @returns whether anything differed
+   */
   async set(wanted: ReadonlyMap<string, number>): Promise<boolean> {
     const differs = [...wanted].filter(isOtherwise);
-    if (differs.length === 0) return false;
+    if (differs.length === 0 && this.#begun) return false;
     const changes: Record<string, { before: number; ours: number }> = { ...this.#changes };
     for (const [path, ours] of differs) changes[path] = { before: changes[path]?.before ?? readSysctl(path)!, ours };
     this.#changes = changes;
+    this.#begun = true;
     await this.#file.write(changes);
-    // All of them, and looked at again: a new default changes every link for which nobody has set anything.
-    for (const [path, value] of wanted) setSysctl(path, value);
-    return true;
+    setAll(wanted);
+    return differs.length > 0;
   }
 
   /** Puts all back that nobody else has changed since. */
@@ -54,8 +56,21 @@ export class KernelSettings {
       if (readSysctl(path) === ours) setSysctl(path, before);
     }
     this.#changes = {};
+    this.#begun = false;
     await this.#file.remove();
   }
+}
+
+/** Without remembering anything: where it goes away with its namespace. */
+export function setAll(wanted: ReadonlyMap<string, number>): boolean {
+  const differs = [...wanted].some(isOtherwise);
+  // All of them, and looked at again: a new default changes every link for which nobody has set anything.
+  if (differs) { for (const [path, value] of wanted) setSysctl(path, value); }
+  return differs;
+}
+
+export function differ(wanted: ReadonlyMap<string, number>): boolean {
+  return [...wanted].some(isOtherwise);
 }
 
 function isOtherwise([path, value]: readonly [string, number]): boolean {

@@ -9,8 +9,8 @@
  *         6783  iif LINK                                addresses that we answer for on this link, as if they were our own
  *         6784  fwmark NETWORK                          routes of that network, and nothing else is reachable there
  *         6785  iif BRIDGE, fwmark 0                    nothing: where the host forwarded nothing before us
+ *         6786  iif lo, fwmark 0                        virtual addresses, for programs on this host
  *        32766  (the kernel's)                          main
- *        32800  iif lo                                  answered addresses of the mesh, for this host if it has no route there
  *        32801… iif lo, TCP or UDP or ICMP              unreachable, as before
  *        32804  iif lo                                  the mesh: the kernel wants a route for a reset before its rules mark it
  *
@@ -29,14 +29,13 @@ const ERROR_PRIORITY = 6782;
 const ANSWERED_PRIORITY = 6783;
 const NETWORK_PRIORITY = 6784;
 const CLOSED_PRIORITY = 6785;
-const REACHED_PRIORITY = 6786;
 const NETWORK_TABLE = 6_783_000;
 const ANSWERED_TABLE = 6_783_100;
-const LOCAL_PRIORITY = 32800;
+const LOCAL_PRIORITY = 6786;
+const UNREACHABLE_PRIORITY = 32801;
 const LAST_PRIORITY = 32804;
 const ANYWHERE_TABLE = 6_783_197;
 const LOCAL_TABLE = 6_783_198;
-const REACHED_TABLE = 6_783_196;
 const CLOSED_TABLE = 6_783_199;
 /** More than networks; no table of ours is outside. */
 const TABLES = 200;
@@ -97,20 +96,12 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     }
   }
   if (bridge === undefined || leg === undefined) return { rules, routes, addresses: [] };
-  const routesTo = (addresses: readonly Ipv4[], table: number) =>
-    addresses.flatMap((address) => {
-      const source = plan.subnets.find(({ subnet }) => cidrContains(subnet, address))?.address;
-      return source === undefined ? [] : [{ destination: { address, prefixLength: 32 }, source, link: leg.index, table }];
-    });
-  const reached = routesTo(plan.reached ?? [], REACHED_TABLE);
-  if (reached.length > 0) {
+  const virtual = localRoutes(plan, facts, leg);
+  if (virtual.length > 0) {
     const mark = { value: 0, mask: ROUTE_MASK };
-    rules.push({ priority: REACHED_PRIORITY, table: REACHED_TABLE, inputInterface: "lo", mark });
+    rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo", mark });
+    routes.push(...virtual.map((route) => ({ ...route, table: LOCAL_TABLE })));
   }
-  routes.push(...reached);
-  const callable = routesTo(addressesOf(plan.answered, MESH), LOCAL_TABLE);
-  if (callable.length > 0) rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo" });
-  routes.push(...callable);
   for (const id of [HOST, ...networks.map(([id]) => id)]) {
     const mark = { value: routeMark(id), mask: ROUTE_MASK };
     rules.push({
@@ -123,7 +114,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
   }
   routes.push({ destination: EVERYWHERE, link: leg.index, table: ANYWHERE_TABLE });
   for (const [i, ipProtocol] of Object.values(IPPROTO).entries()) {
-    rules.push({ priority: LOCAL_PRIORITY + 1 + i, table: "unreachable", inputInterface: "lo", ipProtocol });
+    rules.push({ priority: UNREACHABLE_PRIORITY + i, table: "unreachable", inputInterface: "lo", ipProtocol });
   }
   rules.push({ priority: LAST_PRIORITY, table: NETWORK_TABLE + MESH, inputInterface: "lo" });
   if (facts.forwardOnlyOurs) {
@@ -132,14 +123,31 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     rules.push({ priority: CLOSED_PRIORITY, table: CLOSED_TABLE, inputInterface: bridge.name, mark });
     routes.push({ destination: EVERYWHERE, type: "blackhole", table: CLOSED_TABLE });
   }
-  return { rules, routes, addresses: gatewayAddresses(plan, leg) };
+  return { rules, routes, addresses: gatewayAddresses(plan, leg, bridge) };
 }
 
-function gatewayAddresses(plan: ServicePlan, bridge: Link): LinkAddress[] {
-  return plan.subnets.filter(({ exposed }) => exposed !== true).map(({ subnet, address }) => ({
-    link: bridge.index,
+/** To virtual addresses, but for those that the host reaches elsewhere: it goes on doing so. */
+function localRoutes(plan: ServicePlan, facts: RoutingFacts, leg: Link): Route[] {
+  const mesh = new Set(
+    facts.links.filter(({ name }) => name === facts.bridge || name === leg.name).map(({ index }) => index),
+  );
+  const elsewhere = facts.routes.filter(({ destination, link }) =>
+    destination.prefixLength > 0 && link !== undefined && !mesh.has(link)
+  );
+  return [...new Set([...addressesOf(plan.answered, MESH), ...plan.reached ?? []])].flatMap((address) => {
+    if (elsewhere.some(({ destination }) => cidrContains(destination, address))) return [];
+    const source = plan.subnets.find(({ subnet }) => cidrContains(subnet, address))?.address;
+    return source === undefined ? [] : [{ destination: { address, prefixLength: 32 }, source, link: leg.index }];
+  });
+}
+
+function gatewayAddresses(plan: ServicePlan, { index, name }: Link, bridge: Link): LinkAddress[] {
+  // An exposed address is on the bridge already; the other link has it too, as it asks for others from an address of their subnet.
+  const missing = plan.subnets.filter(({ exposed }) => exposed !== true || index !== bridge.index);
+  return missing.map(({ subnet, address }) => ({
+    link: index,
     cidr: { address, prefixLength: subnet.prefixLength },
-    label: `${bridge.name}${SERVICE_LABEL_SUFFIX}`,
+    label: `${name}${SERVICE_LABEL_SUFFIX}`,
     noPrefixRoute: true,
   }));
 }
@@ -175,7 +183,7 @@ function network({ address, prefixLength }: Cidr): Cidr {
 export function presentRouting(links: Links): Routing {
   return {
     rules: links.rules().filter(({ table, priority }) =>
-      table === "unreachable" ? priority > LOCAL_PRIORITY && priority < LAST_PRIORITY : isOurs(table)
+      table === "unreachable" ? priority >= UNREACHABLE_PRIORITY && priority < LAST_PRIORITY : isOurs(table)
     ),
     routes: links.allRoutes().filter(({ table }) => isOurs(table)),
     addresses: links.linkAddresses().filter(isServiceAddress),

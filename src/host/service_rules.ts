@@ -97,11 +97,13 @@ class Renderer {
   readonly #chains = new Map<string, Chain>();
   readonly #maps = new Map<string, { declaration: string; elements: Map<string, string> }>();
   readonly #backends: ReadonlyMap<number, BackendPlan>;
+  /** Addresses in the mesh that this host has for services alone. */
   readonly #gateways: readonly string[];
 
   constructor(readonly plan: ServicePlan, readonly facts: RuleFacts) {
     this.#backends = new Map(plan.backends.map((backend) => [backend.id, backend]));
-    this.#gateways = [...new Set(plan.subnets.map(({ address }) => formatIpv4(address)))].sort();
+    const ours = plan.subnets.filter(({ exposed }) => exposed !== true);
+    this.#gateways = [...new Set(ours.map(({ address }) => formatIpv4(address)))].sort();
   }
 
   render(): Rules {
