@@ -94,7 +94,7 @@ const MAX_OWNERS = 2_000;
 const TIDY_MS = 10 * 60_000;
 /** Of a peer all of whose records went at once that is remembered so long. */
 const EMPTIED_MS = 24 * 3_600_000;
-const STORE_OTHERS_MS = 30_000;
+const STORE_MS = 30_000;
 /** What came by asking is told to neighbours, together with what comes shortly after. */
 const TELL_MS = 100;
 const TELL_OURSELVES_MS = 5_000;
@@ -179,7 +179,7 @@ export class Catalogue implements GossipChannel {
     this.#working.set(key, after);
     if (this.#unstored.has(key)) return true; // told with the rest
     this.#ownStatusChanged = true;
-    this.#timers.setIfAbsent("storing services", now + STORE_OTHERS_MS);
+    this.#timers.setIfAbsent("storing services", now + STORE_MS);
     this.#own.change(key, after, now);
     return true;
   }
@@ -523,6 +523,7 @@ export class Catalogue implements GossipChannel {
     const checked = this.#withinDomain(message);
     const before = records.head;
     const outcome = this.#telling(from, () => records.apply(checked, { now, trusted }));
+    this.#storeOthers(now);
     if (from !== records.owner) {
       if (outcome === "partial" || !sameHead(before, records.head)) records.secondHand = true;
     } else if (trusted && message.full && outcome === "applied") {
@@ -572,6 +573,7 @@ export class Catalogue implements GossipChannel {
     owner.records.clear(life);
     owner.records.secondHand = true;
     owner.emptiedAt = now;
+    this.#storeOthers(now);
     this.#pursuits.forget(owner.records.owner);
   }
 
@@ -614,6 +616,10 @@ export class Catalogue implements GossipChannel {
   #store(key: RecordKey): void {
     this.#revision++;
     this.#unstored.set(key, this.#revision);
+  }
+
+  #storeOthers(now: Instant): void {
+    if (this.#othersChanged) this.#timers.setIfAbsent("storing services", now + STORE_MS);
   }
 
   #ownerOf(name: PeerName): Owner | undefined {
