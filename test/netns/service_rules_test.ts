@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { parseCidr, parseIpv4 } from "../../src/lib/ip.ts";
 import type { ListenerPlan, NetworkPlan, ServicePlan, TargetPlan } from "../../src/service/plan.ts";
 import { run } from "../../src/host/command.ts";
+import { ensureIsolatedNetwork, removeIsolatedNetwork } from "../../src/host/network_namespace.ts";
 import { ServiceKernel } from "../../src/host/service_kernel.ts";
 import { inOwnNamespace } from "../own_namespace.ts";
 
@@ -330,6 +331,79 @@ inOwnNamespace(import.meta.url, () => {
     }
   });
 
+  Deno.test("isolated networks: addresses that the gateway has itself are hosts there like others", async () => {
+    await using lab = await Lab.start();
+    const a = await lab.site("ethA", "192.168.1.1/24");
+    const b = await lab.site("ethB", "192.168.1.1/24");
+    const lan = await lab.site("lan", "192.168.7.1/24");
+    const container = await lab.container("container", "10.32.0.1/24");
+    // What the gateway has elsewhere: its address in the LAN, one of the mesh, and the transit's other user.
+    const inA = await a.machine("inA", "192.168.7.1/24");
+    await a.bridge.sh("true");
+    await inA.sh("ip address add 192.168.1.10/24 dev eth0");
+    const inB = await b.machine("inB", "192.168.1.10/24");
+    const inLan = await lan.machine("inLan", "192.168.7.10/24");
+    for (const machine of [inA, inB, inLan, container]) {
+      await machine.serve("tcp", 80);
+      await machine.serve("udp", 80);
+    }
+    const isolated = (id: number, name: string, link: string) => ({ ...named(id, name, link), isolated: true });
+    const networks = [isolated(SITE_A, "a", "ethA"), isolated(SITE_B, "b", "ethB")];
+    await sh("ip address add 192.168.7.254/24 dev ethA"); // how inA's own range is reached
+    for (const { id, name, interfaces } of networks) {
+      const { warnings } = await ensureIsolatedNetwork({ id, name, interfaces }, "/run/weave");
+      assert.deepEqual(warnings, []);
+    }
+    await using _networks = {
+      async [Symbol.asyncDispose]() {
+        for (const { name } of networks) await removeIsolatedNetwork(name, "/run/weave");
+      },
+    };
+    const to = (backend: number) => [{ backend, firstPort: 80 }];
+    const plan: Partial<ServicePlan> = {
+      networks,
+      answered: [{ network: MESH, address: ip("10.32.0.100") }, { network: SITE_B, address: ip("192.168.1.77") }],
+      backends: [
+        { id: 1, service: "a", network: SITE_A, address: ip("192.168.7.1") },
+        { id: 2, service: "b", network: SITE_B, address: ip("192.168.1.10") },
+        { id: 3, service: "c", network: MESH, address: ip("10.32.0.1") },
+        { id: 4, service: "d", network: HOST, address: ip("192.168.7.10") },
+      ],
+      listeners: [
+        listener({ network: MESH, address: "10.32.0.100", port: 81, to: to(1) }),
+        listener({ network: MESH, address: "10.32.0.100", protocol: "udp", port: 81, to: to(1) }),
+        listener({ network: MESH, address: "10.32.0.100", port: 82, to: to(2) }),
+        listener({ network: SITE_A, address: "own", port: 81, to: to(2) }),
+        listener({ network: SITE_A, address: "own", port: 82, to: to(3) }),
+        listener({ network: SITE_A, address: "own", port: 83, to: to(4) }),
+        listener({ network: SITE_B, address: "own", port: 81, allow: ["192.168.1.10/32"], to: to(1) }),
+        listener({ network: SITE_B, address: "own", port: 82, allow: ["192.168.1.11/32"], to: to(3) }),
+        listener({ network: SITE_B, address: "192.168.1.77", port: 80, to: to(1) }),
+        listener({ network: SITE_B, address: "own", port: 84, to: [] }),
+      ],
+    };
+    await lab.apply(plan);
+    assert.equal(await lab.apply(plan), false);
+    assert.equal(await lab.kernel!.isIntact(), true);
+    assert.equal(await container.ask("tcp", "10.32.0.100", 81), "inA 192.168.7.254");
+    assert.equal(await container.ask("udp", "10.32.0.100", 81), "inA 192.168.7.254");
+    assert.equal(await container.ask("tcp", "10.32.0.100", 82), "inB 192.168.1.1");
+    assert.equal(await inLan.ask("tcp", "192.168.7.1", 80), "refused"); // of the gateway, not of inA
+    // Whose address is the gateway's own: it is asked from it.
+    assert.equal(await inA.askFrom("192.168.7.1", "192.168.1.1", 81), "inB 192.168.1.1");
+    assert.equal(await inA.askFrom("192.168.7.1", "192.168.1.1", 82), "container 10.32.0.254");
+    assert.equal(await inA.askFrom("192.168.7.1", "192.168.1.1", 83), "inLan 192.168.7.1");
+    assert.equal(await inB.ask("tcp", "192.168.1.1", 81), "inA 192.168.7.254");
+    assert.equal(await inB.ask("tcp", "192.168.1.77", 80), "inA 192.168.7.254");
+    for (const port of [82, 84, 99]) assert.equal(await inB.ask("tcp", "192.168.1.1", port), "refused", String(port));
+    assert.equal(await inB.ask("tcp", "192.168.1.77", 81), "refused");
+
+    await using flow = container.open("10.32.0.100", 81);
+    lab.restart();
+    assert.equal(await lab.apply(plan), false, "adopted");
+    assert.equal(await flow.echoes("inA 192.168.7.254"), true);
+  });
+
   Deno.test("reset() leaves the host as it was, with its settings and the rules of others", async () => {
     const picture = async () => [
       await sh("nft list ruleset; ip rule; ip route show table all; ip -o address | sed s/:svc//"),
@@ -550,6 +624,10 @@ class Machine {
     return new Flow(["ip", "netns", "exec", this.name], address, port);
   }
 
+  async askFrom(source: string, address: string, port: number): Promise<string> {
+    return await ask(["ip", "netns", "exec", this.name], "tcp", address, port, `,bind=${source}`);
+  }
+
   /** What the other side says, or why it says nothing. */
   async ask(protocol: "tcp" | "udp", address: string, port: number): Promise<string> {
     return await ask(["ip", "netns", "exec", this.name], protocol, address, port);
@@ -607,8 +685,14 @@ class Flow implements AsyncDisposable {
   }
 }
 
-async function ask(enter: readonly string[], protocol: "tcp" | "udp", address: string, port: number): Promise<string> {
-  const to = protocol === "tcp" ? `TCP:${address}:${port},connect-timeout=2` : `UDP:${address}:${port}`;
+async function ask(
+  enter: readonly string[],
+  protocol: "tcp" | "udp",
+  address: string,
+  port: number,
+  options = "",
+): Promise<string> {
+  const to = protocol === "tcp" ? `TCP:${address}:${port},connect-timeout=2${options}` : `UDP:${address}:${port}`;
   const [program, ...args] = [...enter, "timeout", "3", "socat", "-t1", "-", to];
   const { code, stdout, stderr } = await run(`/usr/bin/env`, [program!, ...args], { input: "hello\n" });
   if (stdout !== "") return stdout.trim();
