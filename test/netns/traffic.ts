@@ -71,8 +71,14 @@ function serve(name: string, kind: string, port: number): void {
 }
 
 async function serveTcp(name: string, port: number): Promise<void> {
-  for await (const connection of Deno.listen({ port, tcpBacklog: 4_096 })) {
-    void greet(connection, name).catch(() => {}); // the client's affair
+  const listener = Deno.listen({ port, tcpBacklog: 4_096 });
+  for (;;) {
+    try {
+      void greet(await listener.accept(), name).catch(() => {}); // the client's affair
+    } catch (error) {
+      // Whoever asks whether we are well may be gone again before he is accepted.
+      if (!(error instanceof Deno.errors.NotConnected)) console.error(error);
+    }
   }
 }
 
