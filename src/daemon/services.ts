@@ -649,6 +649,7 @@ export class Services implements Companion {
       this.#kernel = await ServiceKernel.open({
         runDir: plumbing.host.runDir,
         bridge: plumbing.host.bridge,
+        onBegin: async () => void await plumbing.locked(() => plumbing.refreshFirewall(this.o.links)),
         onAnswered(added, removed) {
           announcer.withdraw(removed);
           announcer.announce(added);

@@ -78,6 +78,20 @@ function isOtherwise([path, value]: readonly [string, number]): boolean {
   return now !== undefined && now !== value;
 }
 
+/** Where `ServiceKernel` remembers what it changed. */
+export function serviceSettingsFile(runDir: string): string {
+  return `${runDir}/service-settings.json`;
+}
+
+/** Whether a `ServiceKernel` has something in the kernel: from its `onBegin` to its `reset`. */
+export function servicesInKernel(runDir: string): boolean {
+  try {
+    return Deno.statSync(serviceSettingsFile(runDir)).isFile;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Of `conf/all/NAME` and `conf/LINK/NAME` the larger one counts. Where `all` is above 0, these are the settings that say the same without
  * it, so that a link can have 0.

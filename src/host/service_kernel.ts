@@ -6,7 +6,7 @@
 import { OperationError } from "../lib/errors.ts";
 import type { NetworkPlan, ServicePlan } from "../service/plan.ts";
 import type { AnnouncedAddress } from "./announce.ts";
-import { KernelSettings } from "./kernel_settings.ts";
+import { KernelSettings, serviceSettingsFile } from "./kernel_settings.ts";
 import { Links } from "./links.ts";
 import { networkNamespace } from "./network_namespace.ts";
 import { statNetns } from "./netns.ts";
@@ -24,7 +24,7 @@ export interface ServiceKernelOptions {
   readonly bridge: string;
   /** Told of addresses that we answer for from now on, and no more: for gratuitous ARP. */
   readonly onAnswered?: (added: readonly AnnouncedAddress[], removed: readonly AnnouncedAddress[]) => void;
-  /** Called when there is something of ours in the kernel for the first time, before `apply` resolves: `servicesInKernel` tells. */
+  /** Called when there is something of ours in the kernel for the first time, before `apply` resolves: `servicesInKernel()` says so from then on. */
   readonly onBegin?: () => Promise<void>;
 }
 
@@ -46,7 +46,7 @@ export class ServiceKernel implements Disposable {
   static async open(options: ServiceKernelOptions): Promise<ServiceKernel> {
     const missing = nftMissing();
     if (missing !== undefined) throw new OperationError(`Cannot offer services: ${missing}`);
-    const settings = await KernelSettings.open(settingsFile(options.runDir));
+    const settings = await KernelSettings.open(serviceSettingsFile(options.runDir));
     return new ServiceKernel(options, await ServicePlace.open({ bridge: options.bridge, settings }));
   }
 
@@ -170,21 +170,8 @@ export async function resetServiceKernel(options: ServiceKernelOptions): Promise
     using kernel = await ServiceKernel.open(options);
     return await kernel.reset();
   }
-  await (await KernelSettings.open(settingsFile(options.runDir))).restore();
+  await (await KernelSettings.open(serviceSettingsFile(options.runDir))).restore();
   using links = new Links();
   applyRouting(links, NO_ROUTING);
   removeMeshLeg(links);
-}
-
-/** Whether a `ServiceKernel` has something in the kernel, from `onBegin` to `reset`. */
-export function servicesInKernel(runDir: string): boolean {
-  try {
-    return Deno.statSync(settingsFile(runDir)).isFile;
-  } catch {
-    return false;
-  }
-}
-
-function settingsFile(runDir: string): string {
-  return `${runDir}/service-settings.json`;
 }

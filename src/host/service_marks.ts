@@ -57,3 +57,7 @@ export function markedClientNetwork(mark: number): number {
 export function markedBackendNetwork(mark: number): number {
   return (mark & BACKEND_NETWORK_MASK) >>> BACKEND_NETWORK_SHIFT;
 }
+
+const OURS_TEXT = `0x${OURS.toString(16)}`;
+/** Every flow of ours, as `-m connmark --mark` of iptables takes and prints it. */
+export const OUR_CONNMARK = `${OURS_TEXT}/${OURS_TEXT}`;

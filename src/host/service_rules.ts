@@ -611,6 +611,3 @@ function fingerprint({ hook = "", rules }: Chain): string {
 
 /** What takes the table away; for a table that is there. */
 export const REMOVE_TABLE = `delete table ip ${SERVICE_TABLE}\n`;
-
-/** For those who look after rules of other programs: which flows are ours, as `-m connmark` takes it. */
-export const OUR_CONNMARK = `${hex(OURS)}/${hex(OURS)}`;

@@ -4,7 +4,8 @@ import { parseCidr, parseIpv4 } from "../../src/lib/ip.ts";
 import type { ListenerPlan, NetworkPlan, ServicePlan, TargetPlan } from "../../src/service/plan.ts";
 import { run } from "../../src/host/command.ts";
 import { ensureIsolatedNetwork, removeIsolatedNetwork } from "../../src/host/network_namespace.ts";
-import { ServiceKernel } from "../../src/host/service_kernel.ts";
+import { canaryIntact, ensureFirewall, removeFirewall } from "../../src/host/firewall.ts";
+import { ServiceKernel, type ServiceKernelOptions } from "../../src/host/service_kernel.ts";
 import { inOwnNamespace } from "../own_namespace.ts";
 
 const MESH = 1, HOST = 2, SITE_A = 3, SITE_B = 4;
@@ -404,6 +405,42 @@ inOwnNamespace(import.meta.url, () => {
     assert.equal(await flow.echoes("inA 192.168.7.254"), true);
   });
 
+  Deno.test("services work beside rules that drop what is forwarded, as Docker sets them", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const docker = await lab.site("docker0", "172.17.0.1/16");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    const contained = await docker.machine("contained", "172.17.0.2/16");
+    for (const machine of [server, outside]) await machine.serve("tcp", 80);
+    const firewall = () => ensureFirewall({ runDir: "/run/weave", exposures: [] });
+    await sh("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER");
+    await firewall();
+    const before = await sh("iptables -S");
+    await lab.apply({
+      answered: [{ network: MESH, address: ip("10.32.0.100") }],
+      backends: [
+        { id: 1, service: "in", network: MESH, address: ip("10.32.0.1") },
+        { id: 2, service: "out", network: HOST, address: ip("192.168.1.10") },
+      ],
+      listeners: [
+        listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: MESH, address: "10.32.0.100", port: 80, to: [{ backend: 2, firstPort: 80 }] }),
+      ],
+    }, { onBegin: async () => void await firewall() });
+    assert.equal(await outside.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    assert.equal(await server.ask("tcp", "10.32.0.100", 80), "outside 192.168.1.1");
+    await contained.sh("ip route add default via 172.17.0.1");
+    assert.equal(await contained.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    assert.doesNotMatch(await contained.ask("tcp", "10.32.0.1", 80), /server/);
+    assert.equal(await canaryIntact({ runDir: "/run/weave", exposures: [] }), true);
+    await lab.kernel!.reset();
+    await firewall();
+    assert.equal(await sh("iptables -S"), before);
+    await removeFirewall("/run/weave");
+    await sh("iptables -P FORWARD ACCEPT; iptables -F; iptables -X");
+  });
+
   Deno.test("reset() leaves the host as it was, with its settings and the rules of others", async () => {
     const picture = async () => [
       await sh("nft list ruleset; ip rule; ip route show table all; ip -o address | sed s/:svc//"),
@@ -536,8 +573,8 @@ class Lab implements AsyncDisposable {
 
   readonly #links: string[] = [];
 
-  async apply(plan: Partial<ServicePlan>): Promise<boolean> {
-    this.kernel ??= await ServiceKernel.open({ runDir: "/run/weave", bridge: "weave" });
+  async apply(plan: Partial<ServicePlan>, options: Partial<ServiceKernelOptions> = {}): Promise<boolean> {
+    this.kernel ??= await ServiceKernel.open({ runDir: "/run/weave", bridge: "weave", ...options });
     return await this.kernel.apply({
       networks: [],
       subnets: [SUBNET],
