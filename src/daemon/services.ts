@@ -379,6 +379,7 @@ export class Services implements Companion {
       health: (name, backend, address) => this.health.of(name, backend, address),
       ownAddresses,
       idOf: (service, network, address) => this.#ids.backend(service, network, address),
+      backendsOf: (service) => this.#ids.of(service),
       hasFlows: (service, network) => this.flows.has(this.#ids.of(service).map(({ id }) => id), network),
     };
   }

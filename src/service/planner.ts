@@ -57,6 +57,8 @@ export interface PlannerView {
   ownAddresses(network: string): readonly Ipv4[];
   /** The same for the same backend, now and later. */
   idOf(service: string, network: NetworkId, address: Ipv4): BackendId;
+  /** All that a service's backends were since anybody remembers: some may have flows yet. */
+  backendsOf(service: string): readonly Omit<BackendPlan, "service">[];
   /** Flows to a service's backends come from that network. */
   hasFlows(service: string, network: NetworkId): boolean;
 }
@@ -129,6 +131,9 @@ class Planner {
     const own = this.#v.own();
     for (const record of own) if (record.kind === "import") this.#planImport(record);
     for (const record of own) if (record.kind === "export") this.#planExport(record);
+    for (const record of own) {
+      if (record.kind === "import" && record.spec.state === "revoked") this.#revokeFormer(record.spec.name);
+    }
     return {
       plan: {
         networks: this.#v.networks,
@@ -211,6 +216,16 @@ class Planner {
         this.#backends.set(id, { ...this.#backends.get(id)!, revoked: true });
         this.#revoked.add(id);
       }
+    }
+  }
+
+  /** Where the service was before: what is still there ends as well. */
+  #revokeFormer(service: string): void {
+    const networks = new Set(this.#networks.values());
+    for (const { id, network, address } of this.#v.backendsOf(service)) {
+      if (this.#backends.has(id) || !networks.has(network)) continue;
+      this.#backends.set(id, { id, service, network, address, revoked: true });
+      this.#revoked.add(id);
     }
   }
 
