@@ -1,19 +1,22 @@
 /** Catalogues on real mesh cores: who hears of what, over a network that delays, cuts and heals, from owners that forget. */
 import assert from "node:assert/strict";
-import { Catalogue, CHANNEL, checkStored, encodeStored, type StoredOwner } from "../../src/service/catalogue.ts";
-import { virtualAddress } from "../../src/service/records.ts";
-import { parseCidr } from "../../src/lib/ip.ts";
+import { exportOf as recordOfExport, importOf as recordOf, SUBNET } from "../service_records.ts";
 import { SILENT } from "../../src/lib/log.ts";
-import { SeededRandom } from "../../src/lib/random.ts";
 import type { PeerName } from "../../src/lib/mac.ts";
+import { SeededRandom } from "../../src/lib/random.ts";
+import { Catalogue, CHANNEL, checkStored, encodeStored, type StoredOwner } from "../../src/service/catalogue.ts";
+import {
+  type ExportRecord,
+  type ImportRecord,
+  keyOf,
+  type Offer,
+  type ServiceRecord,
+  virtualAddress,
+} from "../../src/service/records.ts";
 import type { Message } from "../../src/wire/control.ts";
 import { encodeRecord } from "../../src/wire/service.ts";
-import type { ExportRecord, ImportRecord, ServiceRecord } from "../../src/service/records.ts";
-import { keyOf } from "../../src/service/records.ts";
 import type { Part, SimHost } from "./host.ts";
 import { addressOf, nameOf, withSeed, World } from "./world.ts";
-
-const SUBNET = parseCidr("10.32.0.0/12")!;
 
 Deno.test("a change is known to all, over hosts that have no services", () => {
   const mesh = new ServiceMesh(1);
@@ -311,39 +314,12 @@ Deno.test("10,000 records of 100 peers", () => {
   assert.ok(perRecord < 600, "each link carries each record about once");
 });
 
-interface ImportOptions {
-  readonly address?: number;
-  readonly since?: number;
-}
-
-function importOf(name: string, { address = 0x0a20_0005, since = 1_000 }: ImportOptions = {}): ImportRecord {
-  const ports = { protocol: "tcp", first: 5432, last: 5432 } as const;
-  return {
-    kind: "import",
-    spec: {
-      name,
-      network: "host",
-      ports: [ports],
-      backends: [{ host: 0xc0a8_0105, network: "host", serves: ports, firstPort: 5432, priority: 0, weight: 1 }],
-      check: { kind: "tcp", payload: "", intervalMs: 1_000, timeoutMs: 800, rise: 2, fall: 2 },
-      priority: 0,
-      weight: 1,
-      subnets: [],
-      allowLocal: false,
-      state: "active",
-    },
-    offers: [{ subnet: SUBNET, address, since, relay: undefined }],
-    status: { health: ["unknown"], holding: [] },
-  };
+function importOf(name: string, offer: Partial<Offer> = {}): ImportRecord {
+  return recordOf(name, { offers: [offer] });
 }
 
 function exportOf(name: string, port: number): ExportRecord {
-  const listen = { address: "own", ports: { protocol: "tcp", first: port, last: port } } as const;
-  return {
-    kind: "export",
-    spec: { name, port: undefined, network: "host", listen, allow: undefined, dns: false, force: false },
-    status: { ready: true, holding: undefined },
-  };
+  return recordOfExport(name, { listen: { address: "own", ports: { protocol: "tcp", first: port, last: port } } });
 }
 
 class ServiceMesh {
