@@ -12,12 +12,20 @@
 import { RawSocket } from "../../ffi/raw_socket.ts";
 import { withNetns } from "../../ffi/netns.ts";
 import type { BackendId } from "../service/plan.ts";
-import { type Flow, type FlowFilter, IPPROTO, TCP_STATE } from "../wire/conntrack.ts";
+import { type Flow, type FlowFilter, type FlowTuple, IPPROTO, TCP_STATE } from "../wire/conntrack.ts";
 import { encodeEmptySegment, TCP_FLAG } from "../wire/tcp_segment.ts";
 import { Conntrack } from "./conntrack.ts";
 import { statNetns } from "./netns.ts";
 import { isTransitAddress } from "./network_namespace.ts";
-import { BACKEND_MASK, INJECTED, markedBackendNetwork, markedClientNetwork, OURS, routeMark } from "./service_marks.ts";
+import {
+  BACKEND_MASK,
+  INJECTED,
+  markedBackend,
+  markedBackendNetwork,
+  markedClientNetwork,
+  OURS,
+  routeMark,
+} from "./service_marks.ts";
 
 const ROUNDS = [{ atMs: 0, kind: "syn" }, { atMs: 250, kind: "ack" }, { atMs: 550, kind: "syn" }] as const;
 const FORGET_AT_MS = 750;
@@ -42,51 +50,73 @@ export interface ResetResult {
 export async function resetFlows({ backends, namespaces = [] }: ResetOptions): Promise<ResetResult> {
   if (backends.size === 0) return { flows: 0 };
   using opened = new DisposableStack();
-  const there = namespaces.filter((namespace) => statNetns(namespace) !== undefined);
-  const places = [undefined, ...there].map((namespace) => opened.use(new Place(namespace)));
+  const here = opened.use(new Place(undefined));
+  const inside = namespaces.filter((namespace) => statNetns(namespace) !== undefined)
+    .map((namespace) => opened.use(new Place(namespace)));
+  const revoked: Revoked = { backends, fromTransit: new Set() };
   const start = performance.now();
   let flows = 0;
   for (const [round, { atMs, kind }] of ROUNDS.entries()) {
     await until(start + atMs);
-    const counts = await Promise.all(places.map((place) => place.provoke(backends, kind)));
-    // What has passed through another namespace is in the table here as well.
-    if (round === 0) flows = counts[0]!;
-    if (round === 0 && counts.every((count) => count === 0)) return { flows };
+    // What passes through a namespace is in the table here as well.
+    const count = await here.provoke(revoked, kind);
+    if (round === 0) flows = count;
+    for (const place of inside) await place.provoke(revoked, kind);
+    if (flows === 0) break;
   }
-  await until(start + FORGET_AT_MS);
-  for (const place of places) place.forget(backends);
+  if (flows > 0) await until(start + FORGET_AT_MS);
+  for (const place of [...inside, here]) await place.forget(revoked);
   return { flows };
+}
+
+/** Whose flows. */
+interface Revoked {
+  readonly backends: ReadonlySet<BackendId>;
+  /** First tuples of those flows here that come from an isolated network: the rules there do not know the backend. */
+  readonly fromTransit: Set<string>;
 }
 
 /** A namespace with its table of flows. */
 class Place implements Disposable {
+  readonly #inside: boolean;
   readonly #conntrack: Conntrack;
   readonly #raw: RawSocket;
 
   constructor(namespace: string | undefined) {
     using opened = new DisposableStack();
+    this.#inside = namespace !== undefined;
     this.#conntrack = opened.use(new Conntrack(namespace));
     this.#raw = namespace === undefined ? new RawSocket() : withNetns(namespace, () => new RawSocket());
     opened.move();
   }
 
   /** Makes both sides of each TCP flow speak. @returns how many flows are not over, those of UDP too */
-  async provoke(backends: ReadonlySet<BackendId>, kind: "syn" | "ack"): Promise<number> {
+  async provoke(revoked: Revoked, kind: "syn" | "ack"): Promise<number> {
     let count = 0;
-    for (const backend of backends) {
-      for await (const flows of this.#conntrack.flows(flowsOf(backend))) {
-        for (const flow of flows) {
-          if (!isOver(flow)) count++;
-          // Closed it is from the first reset on, whichever side has it.
-          if (flow.original.protocol === IPPROTO.tcp) this.#provoke(flow, kind);
-        }
-      }
+    for await (const flow of this.#flows(revoked)) {
+      if (!isOver(flow)) count++;
+      if (!this.#inside && isTransitAddress(flow.original.source)) revoked.fromTransit.add(keyOf(flow.original));
+      // Closed it is from the first reset on, whichever side has it.
+      if (flow.original.protocol === IPPROTO.tcp) this.#provoke(flow, kind);
     }
     return count;
   }
 
-  forget(backends: ReadonlySet<BackendId>): void {
-    for (const backend of backends) this.#conntrack.deleteAll(flowsOf(backend));
+  async forget(revoked: Revoked): Promise<void> {
+    if (this.#inside) { for await (const flow of this.#flows(revoked)) this.#conntrack.delete(flow); }
+    else for (const backend of revoked.backends) this.#conntrack.deleteAll(flowsOf(backend));
+  }
+
+  async *#flows(revoked: Revoked): AsyncGenerator<Flow, void, void> {
+    if (this.#inside) {
+      for await (const flows of this.#conntrack.flows({ mark: OURS, mask: OURS })) {
+        for (const flow of flows) if (isOfRevoked(flow, revoked)) yield flow;
+      }
+    } else {
+      for (const backend of revoked.backends) {
+        for await (const flows of this.#conntrack.flows(flowsOf(backend))) yield* flows;
+      }
+    }
   }
 
   #provoke({ original, reply, mark }: Flow, kind: "syn" | "ack"): void {
@@ -126,6 +156,23 @@ class Place implements Disposable {
 
 function flowsOf(backend: BackendId): FlowFilter {
   return { mark: OURS | backend, mask: OURS | BACKEND_MASK };
+}
+
+/** Of a flow in the namespace of an isolated network: where it leads out of it, the number in its mark is not a backend's. */
+function isOfRevoked({ mark, reply }: Flow, { backends, fromTransit }: Revoked): boolean {
+  if (!isTransitAddress(reply.source)) return backends.has(markedBackend(mark));
+  const { source, sourcePort, destination, destinationPort } = reply;
+  const onTransit = {
+    source: destination,
+    sourcePort: destinationPort,
+    destination: source,
+    destinationPort: sourcePort,
+  };
+  return fromTransit.has(keyOf({ ...reply, ...onTransit }));
+}
+
+function keyOf({ protocol, source, sourcePort, destination, destinationPort }: FlowTuple): string {
+  return [protocol, source, sourcePort, destination, destinationPort].join();
 }
 
 function isOver({ tcpState }: Flow): boolean {
