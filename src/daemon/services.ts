@@ -209,7 +209,9 @@ export class Services implements Companion {
           void this.#persistOthers();
           break;
         case "unicast":
-          mesh.sendUnicast(CHANNEL, output.to, output.payload, now);
+          if (!mesh.sendUnicast(CHANNEL, output.to, output.payload, now)) {
+            this.catalogue.handleUndelivered(output.to, now);
+          }
           break;
         case "broadcast":
           mesh.sendBroadcast(CHANNEL, output.data, now);

@@ -14,7 +14,7 @@
  *                 of them, `imports()` and `exports()` included. Where the disk fails, warn, and call it all the same: nothing but
  *                 what is remembered hangs on it
  *     persistOthers  write `others()` some time: what others said, and how our own records fared. At most every 30 s
- *     unicast     mesh.sendUnicast(CHANNEL, to, payload, now)
+ *     unicast     mesh.sendUnicast(CHANNEL, to, payload, now); where that is false, `handleUndelivered(to, now)`
  *     broadcast   mesh.sendBroadcast(CHANNEL, data, now)
  *     gossip      mesh.sendGossip(CHANNEL, data, now)
  *     changed     look at these names again (plan, DNS, status): records came, changed or went, or their owner came or went
@@ -360,6 +360,11 @@ export class Catalogue implements GossipChannel {
     } else if (message !== undefined) {
       this.#rejections.add(source, "", `a message of type ${message.type} came to us alone`);
     }
+  }
+
+  /** There is no way to a peer that something was to be sent to. */
+  handleUndelivered(to: PeerName, now: Instant): void {
+    this.#pursuits.handleUndelivered(to, now);
   }
 
   completeState(): GossipData | undefined {

@@ -97,6 +97,11 @@ export class Pursuits {
     if (pursuit.news) this.handleNews(owner, { teller: pursuit.teller, everything: false, now });
   }
 
+  /** There was no way to him yet: routes come some moments after peers. */
+  handleUndelivered(of: PeerName, now: Instant): void {
+    for (const pursuit of this.#pursuits.values()) if (pursuit.asked === of) this.#retry(pursuit, now);
+  }
+
   /** Whom we wait for may be gone, or the owner be there. */
   handleTopology(now: Instant): void {
     for (const pursuit of this.#pursuits.values()) {

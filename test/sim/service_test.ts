@@ -1,5 +1,6 @@
 /** Catalogues on real mesh cores: who hears of what, over a network that delays, cuts and heals, from owners that forget. */
 import assert from "node:assert/strict";
+import { cpuUsage } from "node:process";
 import { exportOf as recordOfExport, importOf as recordOf, SUBNET } from "../service_records.ts";
 import { SILENT } from "../../src/lib/log.ts";
 import type { PeerName } from "../../src/lib/mac.ts";
@@ -60,7 +61,7 @@ Deno.test("parts that were cut off agree when they meet again, about one virtual
   mesh.world.network.heal();
   mesh.untilConnected(6);
   const took = mesh.world.runUntil("agreed", () => mesh.agreed(), { within: 40_000, every: 50 });
-  assert.ok(took <= 5_000, `${took} ms`);
+  assert.ok(took <= 3_000, `${took} ms`);
   for (const { catalogue } of mesh.nodes()) {
     assert.equal(catalogue.imports("old").length, 0);
     assert.deepEqual(catalogue.imports("db").map(({ owner }) => owner), [nameOf(2), nameOf(5)]);
@@ -268,6 +269,7 @@ function disturb(mesh: ServiceMesh, size: number): void {
 
 Deno.test("10,000 records of 100 peers", () => {
   const began = performance.now();
+  const usageBefore = cpuUsage();
   const mesh = new ServiceMesh(100);
   const [peers, each] = [100, 100];
   for (let number = 1; number <= peers; number++) {
@@ -303,12 +305,14 @@ Deno.test("10,000 records of 100 peers", () => {
   mesh.check();
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   const kib = (octets: number) => `${(octets / 1024).toFixed(octets < 10240 ? 1 : 0)} KiB`;
+  const { user, system } = cpuUsage(usageBefore);
   console.log(
     `${peers * each} records of ${peers} peers: known to all after ${spread} ms, ${kib(spreadOctets)} on all links ` +
       `(${perRecord.toFixed(0)} octets a record and peer); one change ${one} ms, ${kib(oneOctets)}; ` +
       `idle ${kib(idleOctets)} a minute; a late one knows all after ${late} ms, ${
         kib(lateOctets)
-      }; ${seconds} s of real time`,
+      }; ${seconds} s of real ` +
+      `time, ${((user + system) / 1e6).toFixed(1)} s of processor time`,
   );
   assert.ok(spread <= 10_000 && one <= 500 && late <= 10_000);
   assert.ok(perRecord < 600, "each link carries each record about once");
@@ -465,7 +469,9 @@ class CataloguePart implements Part {
           this.#mesh.otherDisks.set(this.host.o.name, JSON.stringify(encodeStored(this.catalogue.others())));
           break;
         case "unicast":
-          mesh.sendUnicast(CHANNEL, output.to, output.payload, this.#now);
+          if (!mesh.sendUnicast(CHANNEL, output.to, output.payload, this.#now)) {
+            this.catalogue.handleUndelivered(output.to, this.#now);
+          }
           break;
         case "broadcast":
           mesh.sendBroadcast(CHANNEL, output.data, this.#now);
