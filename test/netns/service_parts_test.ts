@@ -9,33 +9,83 @@ import { localAddress } from "../../ffi/socket.ts";
 import { acceptTcp, connectTcp, listenTcp, readTcp, writeTcp } from "../../ffi/tcp.ts";
 import { parseIpv4 } from "../../src/lib/ip.ts";
 import { ARP_ETHERTYPE, decodeArp } from "../../src/wire/arp.ts";
+import { type Flow, IPPROTO, TCP_STATE } from "../../src/wire/conntrack.ts";
+import { ServiceKernel } from "../../src/host/service_kernel.ts";
 import { Announcer } from "../../src/host/announce.ts";
 import { Links } from "../../src/host/links.ts";
 import { Conntrack } from "../../src/host/conntrack.ts";
 import {
   ensureIsolatedNetwork,
   listIsolatedNetworks,
+  networkNamespace,
   removeIsolatedNetwork,
 } from "../../src/host/network_namespace.ts";
 import { resetFlows } from "../../src/host/service_reset.ts";
 
 inOwnNamespace(import.meta.url, () => {
-  Deno.test("resetFlows() resets idle TCP flows on both sides within a second", async () => {
-    await using site = await Site.make();
-    const flows = Array.from({ length: 50 }, () => site.connect());
-    await delay(300);
+  for (const isolated of [false, true]) {
+    Deno.test(`resetFlows() resets idle TCP flows on both sides within a second, ${isolated ? "" : "not "}isolated`, async () => {
+      await using site = await Site.make(isolated);
+      const flows = Array.from({ length: 50 }, () => site.connect());
+      const others = Array.from({ length: 5 }, () => site.connect(8001));
+      using conntrack = new Conntrack();
+      assert.deepEqual(await conntrack.countByBackend(), new Map([[7, 50], [8, 5]]));
+      await site.revoke(7);
+      const start = performance.now();
+      const done = resetFlows({ backends: new Set([7]), namespaces: site.namespaces });
+      const ends = flows.flatMap(({ client, server }) => [client, server]);
+      await until(() => ends.every((end) => end.state() !== "open"));
+      assert.ok(performance.now() - start < 1000);
+      assert.deepEqual(await done, { flows: 50 });
+      assert.ok(performance.now() - start < 1000);
+      assert.deepEqual(new Set(ends.map((end) => end.state())), new Set(["reset"]));
+      // Nothing is left of them, wherever they passed; the others never noticed.
+      assert.deepEqual(await conntrack.countByBackend(), new Map([[8, 5]]));
+      for (const namespace of site.namespaces) {
+        using inside = new Conntrack(namespace);
+        assert.deepEqual([...(await inside.countByBackend()).values()], [5]);
+      }
+      for (const { client, server } of others) {
+        client.write("still here");
+        await until(() => server.read() === "still here");
+        assert.deepEqual([client.state(), server.state()], ["open", "open"]);
+      }
+    });
+  }
+
+  Deno.test("Conntrack tells flows as they are, and forgets them one by one", async () => {
+    await using site = await Site.make(false);
+    site.connect();
     using conntrack = new Conntrack();
-    assert.deepEqual(await conntrack.countByBackend(), new Map([[7, 50]]));
-    await site.revoke();
-    const start = performance.now();
-    const done = resetFlows({ backends: new Set([7]) });
-    await until(() => flows.every((flow) => flow.client.state() !== "open" && flow.server.state() !== "open"));
-    const took = performance.now() - start;
-    assert.deepEqual(await done, { flows: 50 });
-    console.log({ took, all: performance.now() - start });
-    assert.ok(took < 1000);
-    assert.deepEqual(flows.map((f) => [f.client.state(), f.server.state()]), flows.map(() => ["reset", "reset"]));
+    const flows: Flow[] = [];
+    for await (const some of conntrack.flows({ mark: 7, mask: 0xffff })) flows.push(...some);
+    assert.equal(flows.length, 1);
+    const { original, reply, mark, tcpState } = flows[0]!;
+    const [client, us] = ["192.168.1.10", "192.168.1.1"].map((text) => parseIpv4(text)!) as [number, number];
+    assert.deepEqual([mark & 0xffff, mark >>> 24, tcpState], [7, 4, TCP_STATE.established]);
+    const { sourcePort } = original;
+    assert.deepEqual(original, {
+      protocol: IPPROTO.tcp,
+      source: client,
+      sourcePort,
+      destination: us,
+      destinationPort: 8000,
+      zone: 3,
+    });
+    const { destinationPort } = reply;
+    assert.deepEqual(reply, {
+      protocol: IPPROTO.tcp,
+      source: client,
+      sourcePort: 9000,
+      destination: us,
+      destinationPort,
+      zone: 0,
+    });
+    assert.equal(conntrack.delete({ ...flows[0]!, id: flows[0]!.id ^ 1 }), false);
+    assert.equal(conntrack.delete(flows[0]!), true);
+    assert.equal(conntrack.delete(flows[0]!), false);
     assert.deepEqual(await conntrack.countByBackend(), new Map());
+    assert.throws(() => conntrack.deleteAll({ mark: 0, mask: 0 }), RangeError);
   });
 
   Deno.test("Announcer says several times where an address is, on a link of another namespace too", async () => {
@@ -247,55 +297,50 @@ function listen(name: string): PacketSocket {
 }
 
 const CLIENT = "/run/netns/client", SERVER = "/run/netns/server";
+const NETWORKS = [{ id: 3, name: "clients", interfaces: ["c0"] }, { id: 4, name: "servers", interfaces: ["s0"] }];
 
-/** A client in network 3 and a backend in network 4, which has number 7, on the same address; we are between them. */
+/**
+ * A client and a backend with the same address in two networks of the same range, hosts with a strict firewall, and we have one address in
+ * both. Port 8000 leads to backend 7, port 8001 to backend 8, which is the same server.
+ */
 class Site implements AsyncDisposable {
+  readonly namespaces: readonly string[];
+  readonly #isolated: boolean;
+  readonly #stateDir: string;
+  readonly #kernel: ServiceKernel;
+  readonly #revoked = new Set<number>();
   #fds: Fd[] = [];
 
-  static async make(): Promise<Site> {
-    await shell(`
-      ip netns add client; ip netns add server
-      ip link add c0 type veth peer name eth0 netns client; ip link add s0 type veth peer name eth0 netns server
-      for link in c0 s0; do ip address add 192.168.1.1/24 dev $link noprefixroute; ip link set $link up; done
-      for host in client server; do
-        ip -n $host link set lo up; ip -n $host address add 192.168.1.10/24 dev eth0; ip -n $host link set eth0 up
-        ip netns exec $host nft -f - <<END
-          table ip host { chain input { type filter hook input priority 0; ct state invalid drop; }; }
-END
-      done
-      ip route add 192.168.1.0/24 dev c0 table 103; ip route add 192.168.1.0/24 dev s0 table 104
-      ip rule add pref 1003 fwmark 0x03000000/0xff000000 lookup 103
-      ip rule add pref 1004 fwmark 0x04000000/0xff000000 lookup 104
-      for name in all c0 s0; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done
-      echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/fwmark_reflect
-    `);
-    await nft(`
-      table ip test {
-        chain to_zones { type filter hook prerouting priority raw;
-          iifname c0 ct original zone set 3
-          iifname s0 ct original zone set 4
-        }
-        chain untracked { type filter hook output priority raw; meta mark & 0x00800000 != 0 notrack; }
-        chain marks { type filter hook prerouting priority mangle;
-          ct state new iifname c0 ip daddr 192.168.1.1 meta l4proto { tcp, udp } th dport 8000 ct mark set 0x04830007
-          ct direction original ct mark & 0xff000000 != 0 meta mark set 0x04000000
-          ct direction reply ct mark & 0xff000000 != 0 meta mark set 0x03000000
-        }
-        chain marks_out { type route hook output priority mangle;
-          ct direction original ct mark & 0xff000000 != 0 meta mark set 0x04000000
-          ct direction reply ct mark & 0xff000000 != 0 meta mark set 0x03000000
-        }
-        chain to_backend { type nat hook prerouting priority dstnat; ct mark 0x04830007 meta l4proto { tcp, udp } dnat to 192.168.1.10:9000; }
-        chain from_us { type nat hook postrouting priority srcnat; ct mark 0x04830007 masquerade fully-random; }
-        chain revoked { type filter hook forward priority 0; }
-      }`);
-    return new Site();
+  private constructor(isolated: boolean, stateDir: string, kernel: ServiceKernel) {
+    this.#isolated = isolated;
+    this.#stateDir = stateDir;
+    this.#kernel = kernel;
+    this.namespaces = isolated ? NETWORKS.map(({ name }) => networkNamespace(name)) : [];
   }
 
-  /** The client calls us, and we are the backend to it. */
-  connect(): { client: TestSocket; server: TestSocket } {
+  static async make(isolated: boolean): Promise<Site> {
+    await shell(`
+      ip link add weave type bridge; ip link set weave up
+      ip netns add client; ip netns add server
+      ip link add c0 type veth peer name eth0 netns client; ip link add s0 type veth peer name eth0 netns server
+      for link in c0 s0; do ip address add 192.168.1.1/24 dev $link; ip link set $link up; done
+      for host in client server; do
+        ip -n $host link set lo up; ip -n $host address add 192.168.1.10/24 dev eth0; ip -n $host link set eth0 up
+        ip netns exec $host nft 'add table ip host; add chain ip host input { type filter hook input priority 0; };
+          add rule ip host input ct state invalid drop'
+      done
+    `);
+    const stateDir = await Deno.makeTempDir({ dir: "/run" });
+    if (isolated) { for (const network of NETWORKS) await ensureIsolatedNetwork(network, stateDir); }
+    const site = new Site(isolated, stateDir, await ServiceKernel.open({ runDir: stateDir, bridge: "weave" }));
+    await site.#apply();
+    return site;
+  }
+
+  /** The client calls us, and we are the client to the backend. */
+  connect(port = 8000): { client: TestSocket; server: TestSocket } {
     using listener = withNetns(SERVER, () => listenTcp({ address: 0, port: 9000 })).fd;
-    const client = withNetns(CLIENT, () => connectTcp({ address: parseIpv4("192.168.1.1")!, port: 8000 }));
+    const client = withNetns(CLIENT, () => connectTcp({ address: parseIpv4("192.168.1.1")!, port }));
     this.#fds.push(client);
     for (const end = performance.now() + 2000;;) {
       const server = acceptTcp(listener);
@@ -307,16 +352,44 @@ END
     }
   }
 
-  async revoke(): Promise<void> {
-    await nft("add rule ip test revoked ct mark and 0xffff == 7 meta l4proto tcp reject with tcp reset");
+  async revoke(backend: number): Promise<void> {
+    this.#revoked.add(backend);
+    await this.#apply();
+  }
+
+  async #apply(): Promise<void> {
+    const ports = new Map([[7, 8000], [8, 8001]]);
+    await this.#kernel.apply({
+      networks: NETWORKS.map((network) => ({ ...network, isolated: this.#isolated })),
+      subnets: [],
+      answered: [],
+      backends: [...ports.keys()].map((id) => ({
+        id,
+        service: `service${id}`,
+        network: 4,
+        address: parseIpv4("192.168.1.10")!,
+        ...(this.#revoked.has(id) ? { revoked: true as const } : {}),
+      })),
+      listeners: [...ports].map(([backend, port]) => ({
+        service: `service${backend}`,
+        network: 3,
+        address: "own",
+        protocol: "tcp",
+        firstPort: port,
+        lastPort: port,
+        allow: undefined,
+        targets: this.#revoked.has(backend) ? [] : [{ backend, firstPort: 9000, weight: 1 }],
+      })),
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const fd of this.#fds) fd.close();
-    await shell(`
-      nft delete table ip test; ip rule del pref 1003; ip rule del pref 1004
-      ip link del c0; ip link del s0; ip netns del client; ip netns del server
-    `);
+    await this.#kernel.reset();
+    this.#kernel[Symbol.dispose]();
+    if (this.#isolated) { for (const { name } of NETWORKS) await removeIsolatedNetwork(name, this.#stateDir); }
+    await shell("ip link del weave; ip link del c0; ip link del s0; ip netns del client; ip netns del server");
+    await Deno.remove(this.#stateDir, { recursive: true });
   }
 }
 
@@ -335,6 +408,12 @@ class TestSocket {
     return this.#state;
   }
 
+  read(): string {
+    const buffer = new Uint8Array(64);
+    const got = readTcp(this.fd, buffer);
+    return got > 0 ? new TextDecoder().decode(buffer.subarray(0, got)) : "";
+  }
+
   write(text: string): void {
     writeTcp(this.fd, new TextEncoder().encode(text));
   }
@@ -349,15 +428,6 @@ async function until(condition: () => boolean, limitMs = 3000): Promise<void> {
 
 function delay(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-async function nft(rules: string): Promise<void> {
-  const child = new Deno.Command("nft", { args: ["-f", "-"], stdin: "piped", stderr: "piped" }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(rules));
-  await writer.close();
-  const { success, stderr } = await child.output();
-  assert.ok(success, new TextDecoder().decode(stderr));
 }
 
 async function shell(script: string): Promise<string> {
