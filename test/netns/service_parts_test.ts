@@ -53,6 +53,26 @@ inOwnNamespace(import.meta.url, () => {
     });
   }
 
+  Deno.test("resetFlows() resets flows from and to programs on this host", async () => {
+    await using site = await Site.make(false);
+    const flows = [
+      ...["127.0.0.1", "192.168.1.1"].map((to) => site.connect(8000, { from: HERE, to })),
+      site.connect(8002, { server: HERE }),
+      site.connect(8002, { from: HERE, server: HERE, to: "127.0.0.1" }),
+    ];
+    using conntrack = new Conntrack();
+    assert.deepEqual(await conntrack.countByBackend(), new Map([[7, 2], [9, 2]]));
+    await site.revoke(7, 9);
+    const start = performance.now();
+    const done = resetFlows({ backends: new Set([7, 9]) });
+    const ends = flows.flatMap(({ client, server }) => [client, server]);
+    await until(() => ends.every((end) => end.state() !== "open"));
+    assert.ok(performance.now() - start < 1000, `${ends.map((end) => end.state())}`);
+    assert.deepEqual(new Set(ends.map((end) => end.state())), new Set(["reset"]));
+    assert.deepEqual(await done, { flows: 4 });
+    assert.deepEqual(await conntrack.countByBackend(), new Map());
+  });
+
   Deno.test("Conntrack tells flows as they are, and forgets them one by one", async () => {
     await using site = await Site.make(false);
     site.connect();
@@ -296,12 +316,18 @@ function listen(name: string): PacketSocket {
   return new PacketSocket({ link: links.find(name)!.index, protocol: ARP_ETHERTYPE });
 }
 
-const CLIENT = "/run/netns/client", SERVER = "/run/netns/server";
+const HERE = "/proc/self/ns/net", CLIENT = "/run/netns/client", SERVER = "/run/netns/server";
 const NETWORKS = [{ id: 3, name: "clients", interfaces: ["c0"] }, { id: 4, name: "servers", interfaces: ["s0"] }];
+
+const BACKENDS = [
+  { id: 7, port: 8000, network: 4, address: "192.168.1.10" },
+  { id: 8, port: 8001, network: 4, address: "192.168.1.10" },
+  { id: 9, port: 8002, network: 2, address: "127.0.0.1" },
+];
 
 /**
  * A client and a backend with the same address in two networks of the same range, hosts with a strict firewall, and we have one address in
- * both. Port 8000 leads to backend 7, port 8001 to backend 8, which is the same server.
+ * both. Ports 8000 and 8001 lead to backends 7 and 8, which are the same server, 8002 to backend 9 on this host.
  */
 class Site implements AsyncDisposable {
   readonly namespaces: readonly string[];
@@ -337,10 +363,13 @@ class Site implements AsyncDisposable {
     return site;
   }
 
-  /** The client calls us, and we are the client to the backend. */
-  connect(port = 8000): { client: TestSocket; server: TestSocket } {
-    using listener = withNetns(SERVER, () => listenTcp({ address: 0, port: 9000 })).fd;
-    const client = withNetns(CLIENT, () => connectTcp({ address: parseIpv4("192.168.1.1")!, port }));
+  /** A client calls us, and we call the backend. */
+  connect(port = 8000, { from = CLIENT, server = SERVER, to = "192.168.1.1" } = {}): {
+    client: TestSocket;
+    server: TestSocket;
+  } {
+    using listener = withNetns(server, () => listenTcp({ address: 0, port: 9000 })).fd;
+    const client = withNetns(from, () => connectTcp({ address: parseIpv4(to)!, port }));
     this.#fds.push(client);
     for (const end = performance.now() + 2000;;) {
       const server = acceptTcp(listener);
@@ -352,34 +381,35 @@ class Site implements AsyncDisposable {
     }
   }
 
-  async revoke(backend: number): Promise<void> {
-    this.#revoked.add(backend);
+  async revoke(...backends: number[]): Promise<void> {
+    for (const backend of backends) this.#revoked.add(backend);
     await this.#apply();
   }
 
   async #apply(): Promise<void> {
-    const ports = new Map([[7, 8000], [8, 8001]]);
     await this.#kernel.apply({
       networks: NETWORKS.map((network) => ({ ...network, isolated: this.#isolated })),
       subnets: [],
       answered: [],
-      backends: [...ports.keys()].map((id) => ({
+      backends: BACKENDS.map(({ id, network, address }) => ({
         id,
         service: `service${id}`,
-        network: 4,
-        address: parseIpv4("192.168.1.10")!,
+        network,
+        address: parseIpv4(address)!,
         ...(this.#revoked.has(id) ? { revoked: true as const } : {}),
       })),
-      listeners: [...ports].map(([backend, port]) => ({
-        service: `service${backend}`,
-        network: 3,
-        address: "own",
-        protocol: "tcp",
-        firstPort: port,
-        lastPort: port,
-        allow: undefined,
-        targets: this.#revoked.has(backend) ? [] : [{ backend, firstPort: 9000, weight: 1 }],
-      })),
+      listeners: [2, 3].flatMap((network) =>
+        BACKENDS.map(({ id, port }) => ({
+          service: `service${id}`,
+          network,
+          address: "own",
+          protocol: "tcp",
+          firstPort: port,
+          lastPort: port,
+          allow: undefined,
+          targets: this.#revoked.has(id) ? [] : [{ backend: id, firstPort: 9000, weight: 1 }],
+        }))
+      ),
     });
   }
 
