@@ -20,6 +20,8 @@ import {
   networkNamespace,
   removeIsolatedNetwork,
 } from "../../src/host/network_namespace.ts";
+import { type ProbeResult, ServiceProbes } from "../../src/host/service_probe.ts";
+import { ControlSockets } from "../../src/host/sockets.ts";
 import { resetFlows } from "../../src/host/service_reset.ts";
 
 inOwnNamespace(import.meta.url, () => {
@@ -49,6 +51,37 @@ inOwnNamespace(import.meta.url, () => {
         client.write("still here");
         await until(() => server.read() === "still here");
         assert.deepEqual([client.state(), server.state()], ["open", "open"]);
+      }
+    });
+  }
+
+  for (const isolated of [false, true]) {
+    Deno.test(`ServiceProbes ask in the network of the backend, ${isolated ? "" : "not "}isolated`, async () => {
+      await using site = await Site.make(isolated);
+      const sockets = new ControlSockets();
+      try {
+        using probes = new ServiceProbes(sockets);
+        using _server = withNetns(SERVER, () => listenTcp({ address: 0, port: 9000 })).fd;
+        const ask = (network: number, namespace: string | undefined, kind: "tcp" | "udp" = "tcp") => {
+          const target = { network, namespace, address: parseIpv4("192.168.1.10")!, port: 9000 };
+          const asked = Promise.withResolvers<ProbeResult>();
+          probes.probe({ target, check: { kind, payload: "?" }, timeoutMs: 1000 }, asked.resolve);
+          return asked.promise;
+        };
+        const [clients, servers] = site.namespaces;
+        const refused = { outcome: "down", reason: "connection refused" };
+        assert.deepEqual(await Promise.all([ask(3, clients), ask(4, servers)]), [refused, { outcome: "up" }]);
+        assert.deepEqual(await ask(4, servers, "udp"), refused);
+        const gone = await ask(5, "/run/netns/weave-gone");
+        assert.deepEqual(gone, {
+          outcome: "unknown",
+          reason: 'open: ENOENT (No such file or directory), path "/run/netns/weave-gone"',
+        });
+        await shell("ip netns exec server ip link set eth0 down");
+        const { outcome } = await ask(4, servers);
+        assert.equal(outcome, "down");
+      } finally {
+        await sockets.stop();
       }
     });
   }
