@@ -306,6 +306,31 @@ Deno.test("what others claim of an owner within reach makes us ask it, but not a
   assert.deepEqual(us.catalogue.names(), ["a"]);
 });
 
+Deno.test("an answer that is not what its owner has now makes us ask for everything", () => {
+  const us = new Bench();
+  us.hear(THEM, { owner: THEM, records: [numbered(1, importOf("a"))] });
+  us.hear(THEM, { owner: THEM, since: 2, records: [numbered(3, importOf("c"))] });
+  assert.deepEqual(us.asked(), [`${formatMac(THEM)} of ${formatMac(THEM)} since 1`]);
+  us.answer(THEM, { owner: THEM, since: 1, records: [numbered(3, importOf("c"))], check: 1 });
+  us.advance(1_000);
+  assert.deepEqual(us.asked(), [`${formatMac(THEM)} of ${formatMac(THEM)} since 0`]);
+});
+
+Deno.test("who hears of records that it never had says what it has", () => {
+  const us = new Bench();
+  assert.equal(us.catalogue.completeState(), undefined);
+  us.gossip(THEM, [{ owner: US, life: LIFE - 5, seq: 7, check: 1 }]);
+  us.advance(0);
+  const heads = us.outputs().flatMap((output) => output.type === "gossip" ? output.data.encode() : []);
+  assert.deepEqual(heads.map((payload) => decodeService(payload as Uint8Array)), [
+    { type: "heads", heads: [{ owner: US, life: LIFE, seq: 0, check: 0 }] },
+  ]);
+  assert.equal(us.answerTo(THEM, { owner: US, life: LIFE - 5, seq: 7, check: 1 })?.full, true);
+  us.gossip(THEM, [{ owner: US, life: LIFE - 5, seq: 7, check: 1 }]);
+  us.advance(4_000);
+  assert.deepEqual(us.kinds(), [], "not all the time");
+});
+
 Deno.test("questions of one peer are answered now and then, and the last one surely", () => {
   const us = new Bench();
   us.set("a");
