@@ -9,7 +9,7 @@
  */
 import type { RouterOptions } from "../config/options.ts";
 import { NetlinkSocket } from "../../ffi/netlink_socket.ts";
-import { Announcer } from "../host/announce.ts";
+import { type AnnouncedAddress, Announcer } from "../host/announce.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Links } from "../host/links.ts";
 import { nftMissing } from "../host/nft.ts";
@@ -92,6 +92,11 @@ export class Services implements Companion {
   #kernelTrouble: string | undefined;
   #storeTrouble: string | undefined;
   #planned: Planned | undefined;
+  #announcer: Announcer | undefined;
+  /** What we answer for, as text. */
+  readonly #answered = new Map<string, AnnouncedAddress>();
+  /** `address peer`: others that say they answer for what we do. */
+  #rivals: ReadonlySet<string> = new Set();
   /** In which subnets this host has an address for services. */
   readonly #gateways: GatewaySubnet[] = [];
   readonly #gatewaysAsked = new Map<string, Promise<void>>();
@@ -339,6 +344,7 @@ export class Services implements Companion {
       if (this.#ids.dirty) await this.#store();
       if (this.#kernel !== undefined) await this.#kernel.apply(planned.plan);
       this.#tellStatus(planned);
+      this.#outlastRivals();
       this.#endRevoked(planned);
       this.flows.need(this.#flowsMatter(planned));
       this.#forgetIds(planned);
@@ -460,6 +466,32 @@ export class Services implements Companion {
         }
       }
     });
+  }
+
+  /**
+   * Two who did not reach each other both answer for an address; when they do again, one of them gives up. Clients may have heard him last:
+   * who goes on says it once more.
+   */
+  #outlastRivals(): void {
+    const rivals = new Set<string>();
+    const answered = new Set([...this.#answered.values()].map(({ address }) => address));
+    for (const record of this.catalogue.own()) {
+      const { name } = record.spec;
+      const others = record.kind === "import"
+        ? this.catalogue.imports(name).map((known) => ({ ...known, held: known.record.status.holding }))
+        : record.spec.listen.address === "own"
+        ? []
+        : this.catalogue.exports(name).map((known) => ({ ...known, held: [known.record.status.holding] }));
+      for (const { owner, reachable, held } of others) {
+        if (!reachable || owner === this.o.ourName) continue;
+        for (const one of held) {
+          if (one !== undefined && answered.has(one.address)) rivals.add(`${one.address} ${owner}`);
+        }
+      }
+    }
+    const gone = new Set([...this.#rivals].filter((rival) => !rivals.has(rival)).map((rival) => parseInt(rival)));
+    this.#rivals = rivals;
+    this.#announcer?.announce([...this.#answered.values()].filter(({ address }) => gone.has(address)));
   }
 
   #ending: Promise<number> = Promise.resolve(0);
@@ -643,7 +675,7 @@ export class Services implements Companion {
       log.warn("services cannot be offered", { reason: this.#kernelTrouble });
       return;
     }
-    const announcer = this.#owned.use(
+    const announcer = this.#announcer = this.#owned.use(
       new Announcer((link, error) =>
         log.warn("an address cannot be announced", { interface: link, error: error.message })
       ),
@@ -653,9 +685,11 @@ export class Services implements Companion {
         runDir: plumbing.host.runDir,
         bridge: plumbing.host.bridge,
         onBegin: async () => void await plumbing.locked(() => plumbing.refreshFirewall(this.o.links)),
-        onAnswered(added, removed) {
+        onAnswered: (added, removed) => {
           announcer.withdraw(removed);
           announcer.announce(added);
+          for (const one of removed) this.#answered.delete(JSON.stringify(one));
+          for (const one of added) this.#answered.set(JSON.stringify(one), one);
         },
       });
     } catch (error) {
