@@ -30,8 +30,8 @@ export function ensureMeshLeg(links: Links, bridge: Link): boolean {
   }
   setSysctl(`net/ipv6/conf/${MESH_LEG}/disable_ipv6`, 1);
   setSysctl(`net/ipv6/conf/${PORT}/disable_ipv6`, 1);
-  // The bridge answers ARP for what we are; here come answers alone.
-  setSysctl(`net/ipv4/conf/${MESH_LEG}/arp_ignore`, 1);
+  // The bridge answers ARP for what we are; here we hear answers, and who answers for an address from now on.
+  setSysctl(`net/ipv4/conf/${MESH_LEG}/arp_ignore`, 8);
   if (port.mtu !== mtu || leg.mtu !== mtu) {
     for (const { index } of [leg, port]) links.change({ index, mtu }, `set MTU of "${MESH_LEG}"`);
     changed = true;
@@ -45,7 +45,6 @@ export function ensureMeshLeg(links: Links, bridge: Link): boolean {
     links.change({ index, up: true }, `bring "${MESH_LEG}" up`);
     changed = true;
   }
-  links.setPort(links.byIndex(port.index) ?? port, { flood: false });
   return changed;
 }
 

@@ -227,8 +227,6 @@ function wantedSettings(
     // Answers come by a link that has no route back in the main table, and ARP is for addresses that the link does not have.
     ...pushDown("rp_filter", links, new Set([...answering, MESH_LEG])),
     ...pushDown("arp_ignore", links.filter((link) => link !== MESH_LEG), new Set(answering)),
-    // Who answers for an address now says so once: it is believed at once, however young what we knew is.
-    ...(bridge === undefined ? [] : [bridge, MESH_LEG]).map((link) => [`net/ipv4/neigh/${link}/locktime`, 0] as const),
     // What refuses a packet goes where its mark says.
     ["net/ipv4/fwmark_reflect", 1],
     ...(loopback ? [["net/ipv4/conf/all/route_localnet", 1] as const] : []),
