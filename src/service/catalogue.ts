@@ -326,7 +326,9 @@ export class Catalogue implements GossipChannel {
   handleGossip(payload: Uint8Array, now: Instant, from: PeerName): GossipData | undefined {
     const message = this.#decode(payload, from);
     if (message?.type === "heads") {
-      for (const head of message.heads) this.#handleHead(head, from, now);
+      // Who passes it on may understand nothing of it.
+      const teller = message.by === this.#o.ourName ? from : message.by;
+      for (const head of message.heads) this.#handleHead(head, teller, now);
       this.#askDue(now);
     } else if (message !== undefined) {
       this.#rejections.add(from, "", `a message of type ${message.type} came as gossip`);
@@ -369,7 +371,7 @@ export class Catalogue implements GossipChannel {
 
   completeState(): GossipData | undefined {
     const heads = this.#heads(undefined);
-    return heads.length === 0 ? undefined : new Heads((owners) => this.#heads(owners));
+    return heads.length === 0 ? undefined : this.#headsData();
   }
 
   // Time and outputs
@@ -387,7 +389,7 @@ export class Catalogue implements GossipChannel {
           this.#ownStatusChanged = this.#othersChanged = false;
           break;
         case "news of services":
-          this.#outputs.push({ type: "gossip", data: new Heads((owners) => this.#heads(owners), this.#news) });
+          this.#outputs.push({ type: "gossip", data: this.#headsData(this.#news) });
           this.#news = new Set();
           break;
         case "our own head":
@@ -465,8 +467,11 @@ export class Catalogue implements GossipChannel {
 
   #tellOurselves(now: Instant): void {
     this.#toldOurselvesAt = now;
-    const us = new Set([this.#o.ourName]);
-    this.#outputs.push({ type: "gossip", data: new Heads((owners) => this.#heads(owners), us) });
+    this.#outputs.push({ type: "gossip", data: this.#headsData(new Set([this.#o.ourName])) });
+  }
+
+  #headsData(owners?: ReadonlySet<PeerName>): Heads {
+    return new Heads(this.#o.ourName, (some) => this.#heads(some), owners);
   }
 
   #heads(owners: ReadonlySet<PeerName> | undefined): readonly Head[] {
@@ -606,7 +611,8 @@ export class Catalogue implements GossipChannel {
 
   #answer({ from, want }: Asked): void {
     const records = this.#owners.get(want.owner)?.records;
-    if (records === undefined) return;
+    // Whoever is within reach speaks for himself.
+    if (records === undefined || records !== this.#own && this.#o.isReachable(want.owner)) return;
     const telling = records.told(want.life, want.since, want.check);
     for (const payload of encodeRecords(telling)) this.#outputs.push({ type: "unicast", to: from, payload });
   }

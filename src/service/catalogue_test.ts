@@ -9,6 +9,7 @@ import {
   encodeHeads,
   encodeRecords,
   encodeWant,
+  type Head,
   type ServiceMessage,
   type Telling,
 } from "../wire/service.ts";
@@ -323,12 +324,22 @@ Deno.test("who hears of records that it never had says what it has", () => {
   us.advance(0);
   const heads = us.outputs().flatMap((output) => output.type === "gossip" ? output.data.encode() : []);
   assert.deepEqual(heads.map((payload) => decodeService(payload as Uint8Array)), [
-    { type: "heads", heads: [{ owner: US, life: LIFE, seq: 0, check: 0 }] },
+    { type: "heads", by: US, heads: [{ owner: US, life: LIFE, seq: 0, check: 0 }] },
   ]);
   assert.equal(us.answerTo(THEM, { owner: US, life: LIFE - 5, seq: 7, check: 1 })?.full, true);
   us.gossip(THEM, [{ owner: US, life: LIFE - 5, seq: 7, check: 1 }]);
   us.advance(4_000);
   assert.deepEqual(us.kinds(), [], "not all the time");
+});
+
+Deno.test("nobody is answered about an owner that is there to be asked", () => {
+  const us = new Bench();
+  us.hear(THEM, { owner: THEM, records: [numbered(1, importOf("a"))] });
+  assert.equal(us.answerTo(THIRD, { owner: THEM, life: 0, seq: 0, check: 0 }), undefined);
+  us.reachable.delete(THEM);
+  us.catalogue.handleTopology(0);
+  us.advance(1_000);
+  assert.equal(us.answerTo(THIRD, { owner: THEM, life: 0, seq: 0, check: 0 })?.records.length, 1);
 });
 
 Deno.test("questions of one peer are answered now and then, and the last one surely", () => {
@@ -486,8 +497,8 @@ class Bench {
     this.catalogue.handleUnicast(source, telling(o), this.now);
   }
 
-  gossip(from: PeerName, heads: Parameters<typeof encodeHeads>[0]): void {
-    for (const payload of encodeHeads(heads)) this.catalogue.handleGossip(payload, this.now, from);
+  gossip(from: PeerName, heads: readonly Head[]): void {
+    for (const payload of encodeHeads(from, heads)) this.catalogue.handleGossip(payload, this.now, from);
   }
 
   /** What it says to who asks. */

@@ -12,18 +12,19 @@ const PAYLOAD_COST = 1024;
 /** How far we know some owners, or all (undefined), as it is when it is sent. */
 export class Heads implements GossipData {
   constructor(
+    readonly by: PeerName,
     readonly headsOf: (owners: ReadonlySet<PeerName> | undefined) => readonly Head[],
     readonly owners?: ReadonlySet<PeerName>,
   ) {}
 
   merge(later: GossipData): GossipData {
     const { owners } = later as Heads;
-    if (this.owners === undefined || owners === undefined) return new Heads(this.headsOf);
-    return new Heads(this.headsOf, new Set([...this.owners, ...owners]));
+    if (this.owners === undefined || owners === undefined) return new Heads(this.by, this.headsOf);
+    return new Heads(this.by, this.headsOf, new Set([...this.owners, ...owners]));
   }
 
   encode(): readonly Uint8Array[] {
-    return encodeHeads(this.headsOf(this.owners));
+    return encodeHeads(this.by, this.headsOf(this.owners));
   }
 }
 

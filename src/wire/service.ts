@@ -2,7 +2,7 @@
  * What gateways tell each other about services, on the channel `weave-services`: JSON, checked field by field, of which nothing is
  * believed that is not checked; fields that are not known are passed over.
  *
- *     heads    { type, heads: [[owner, life, seq, check], …] }          how far the teller knows each owner's records
+ *     heads    { type, by, heads: [[owner, life, seq, check], …] }      how far a peer knows each owner's records
  *     want     { type, owner, life, since, check }                      I have this much: tell me what changed after it
  *     records  { type, owner, life, since, seq, check?, full?, last?, records: [[seq, key] | [seq, record], …] }
  *     forget   { type, owner, life }                                    the owner will not come back
@@ -231,7 +231,8 @@ export interface RecordsMessage {
 }
 
 export type ServiceMessage =
-  | { readonly type: "heads"; readonly heads: readonly Head[] }
+  /** `by` whom: gossip comes from who passes it on. */
+  | { readonly type: "heads"; readonly by: PeerName; readonly heads: readonly Head[] }
   /** Life 0: everything is wanted. */
   | {
     readonly type: "want";
@@ -256,12 +257,13 @@ export function checkOf(key: RecordKey, seq: number): number {
   return (hash ^ hash >>> 13) >>> 0;
 }
 
-export function encodeHeads(heads: readonly Head[]): Uint8Array[] {
+export function encodeHeads(by: PeerName, heads: readonly Head[]): Uint8Array[] {
   const payloads: Uint8Array[] = [];
   for (let at = 0; at < heads.length; at += MAX_HEADS) {
     const some = heads.slice(at, at + MAX_HEADS);
     payloads.push(encode({
       type: "heads",
+      by: formatMac(by),
       heads: some.map(({ owner, life, seq, check }) => [formatMac(owner), life, seq, check]),
     }));
   }
@@ -327,7 +329,11 @@ export function decodeService(octets: Uint8Array): ServiceMessage {
   const { type } = message;
   switch (type) {
     case "heads":
-      return { type, heads: list(message["heads"], "heads", MAX_HEADS).map(checkHead) };
+      return {
+        type,
+        by: peer(message["by"]),
+        heads: list(message["heads"], "heads", MAX_HEADS).map(checkHead),
+      };
     case "want":
       return {
         type,

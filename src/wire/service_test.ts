@@ -54,7 +54,7 @@ Deno.test("heads, want and forget are read as they were written", () => {
     seq: 2 ** 40 + i,
     check: 0xffff_ffff - i,
   }));
-  const payloads = encodeHeads(heads);
+  const payloads = encodeHeads(OWNER, heads);
   assert.equal(payloads.length, 3);
   const read = payloads.map((payload) => decodeService(payload));
   assert.deepEqual(read.flatMap((message) => message.type === "heads" ? message.heads : []), heads);
@@ -214,9 +214,14 @@ for (
     ["no object", "[]"],
     ["nothing", "null"],
     ["an unknown type", { type: "gossip" }],
-    ["too many heads", { type: "heads", heads: Array.from({ length: MAX_HEADS + 1 }, () => []) }],
-    ["a head of nobody", { type: "heads", heads: [["00:00:00:00:00:00", 1, 1, 1]] }],
-    ["a head with a fraction", { type: "heads", heads: [["02:bb:00:00:00:02", 1, 1.5, 1]] }],
+    ["heads by nobody", { type: "heads", heads: [] }],
+    ["too many heads", {
+      type: "heads",
+      by: "02:bb:00:00:00:02",
+      heads: Array.from({ length: MAX_HEADS + 1 }, () => []),
+    }],
+    ["a head of nobody", { type: "heads", by: "02:bb:00:00:00:02", heads: [["00:00:00:00:00:00", 1, 1, 1]] }],
+    ["a head with a fraction", { type: "heads", by: "02:bb:00:00:00:02", heads: [["02:bb:00:00:00:02", 1, 1.5, 1]] }],
     ["a number beyond what can be counted", {
       type: "want",
       owner: "02:bb:00:00:00:02",

@@ -75,7 +75,10 @@ function takes(octets: Uint8Array): void {
       return;
     }
     case "heads":
-      assert.deepEqual(encodeHeads(message.heads).map((payload) => decodeService(payload))[0] ?? message, message);
+      assert.deepEqual(
+        encodeHeads(message.by, message.heads).map((payload) => decodeService(payload))[0] ?? message,
+        message,
+      );
       return;
     case "want":
       return assert.deepEqual(decodeService(encodeWant({ ...message, seq: message.since })), message);
@@ -119,7 +122,7 @@ function payloads(): Uint8Array[] {
     ...told(THEM, 3, false),
     ...told(THIRD, 9, true),
     ...told(OURS, 2, true),
-    ...encodeHeads(heads),
+    ...encodeHeads(THEM, heads),
     encodeWant({ owner: OURS, life: LIFE, seq: 0, check: 0 }),
     encodeForget(THIRD, LIFE + 9),
   ];

@@ -94,6 +94,20 @@ Deno.test("who joins late hears of owners out of reach from neighbours, and the 
   mesh.check();
 });
 
+Deno.test("hosts without services in between do not keep a late one from what is known of an owner that is gone", () => {
+  const mesh = new ServiceMesh(8);
+  mesh.line(2);
+  mesh.untilConnected(2);
+  mesh.node(1).set(importOf("a"));
+  mesh.world.run(2_000);
+  mesh.kill(1);
+  mesh.world.runUntil("it is missed", () => mesh.node(2).host.mesh.peerCount === 1, { within: 120_000 });
+  for (const number of [3, 4]) mesh.world.start(number).connect(addressOf(number - 1));
+  mesh.start(5).host.connect(addressOf(4));
+  mesh.world.runUntil("it is known", () => mesh.node(5).catalogue.imports("a").length === 1, { within: 90_000 });
+  mesh.check();
+});
+
 for (const [what, clockMs] of [["a later clock", 0], ["its clock set back", -86_400_000]] as const) {
   Deno.test(`an owner that lost its state, with ${what}, is believed when it comes back`, () => {
     const mesh = new ServiceMesh(4);
