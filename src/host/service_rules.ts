@@ -131,8 +131,8 @@ class Renderer {
       `iifname ${anyOf(names.map(quoted))} ct original zone set ${id}`
     );
     this.#chain("tracking", "type filter hook prerouting priority raw", [
-      'iifname != "lo" ip daddr 127.0.0.0/8 drop',
-      'iifname != "lo" ip saddr 127.0.0.0/8 drop',
+      'ip daddr 127.0.0.0/8 iifname != "lo" drop',
+      'ip saddr 127.0.0.0/8 iifname != "lo" drop',
       ...this.#onBridge(),
       ...zones,
     ]);
@@ -374,11 +374,14 @@ class Renderer {
   #refusing(): void {
     const revoked = this.plan.backends.filter((backend) => backend.revoked).map(({ id }) => id).sort((a, b) => a - b);
     const isRevoked = `${IS_OURS} ct mark & ${hex(BACKEND_MASK)} ${anyOf(revoked.map(hex))}`;
-    const refused = [
-      "ct state related accept", // what we refuse with, too
-      `${IS_REFUSED} goto refusal_to_client`,
-      ...(revoked.length === 0 ? [] : [`${isRevoked} goto refusal`]),
-    ];
+    // "Related" is also what we refuse with.
+    const refusing = (which = "") =>
+      revoked.length === 0 ? [`${which}ct state established,related accept`, `${IS_REFUSED} goto refusal_to_client`] : [
+        `${which}ct state related accept`,
+        `${isRevoked} goto refusal`,
+        `${which}ct state established accept`,
+        `${IS_REFUSED} goto refusal_to_client`,
+      ];
     const reject = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
     this.#chain("refusal_to_client", undefined, [ROUTE_TO_CLIENT, ...reject]);
     this.#chain("refusal", undefined, ["ct direction original goto refusal_to_client", ROUTE_TO_BACKEND, ...reject]);
@@ -401,13 +404,13 @@ class Renderer {
       ? []
       : [`iifname != "lo" ${IS_NOT_OURS} ct state new ip daddr ${anyOf(this.#gateways)} drop`];
     this.#chain("input", `type filter hook input priority ${PRIORITY.beforeFilter}`, [
-      ...refused,
       ...asked,
+      ...refusing(),
       ...others,
     ]);
-    this.#chain("output", `type filter hook output priority ${PRIORITY.beforeFilter}`, refused);
+    this.#chain("output", `type filter hook output priority ${PRIORITY.beforeFilter}`, refusing());
     this.#chain("forward", `type filter hook forward priority ${PRIORITY.beforeFilter}`, [
-      ...refused,
+      ...refusing(this.facts.forwardOnlyOurs === false ? "" : `${IS_OURS} `),
       ...this.#forwardOnlyOurs(),
     ]);
   }
@@ -424,7 +427,7 @@ class Renderer {
 
   #segmentSize(): void {
     this.#chain("segments", "type filter hook postrouting priority mangle", [
-      `${IS_OURS} tcp flags syn tcp option maxseg size set rt mtu`,
+      `tcp flags syn ${IS_OURS} tcp option maxseg size set rt mtu`,
     ]);
   }
 
