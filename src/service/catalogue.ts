@@ -509,7 +509,8 @@ export class Catalogue implements GossipChannel {
       if (!asked) this.#reject(source, message, `it belongs to ${formatMac(owner)}, who is within reach`);
       return;
     }
-    if (!asked) return void this.#reject(source, message, "an answer that nobody asked for");
+    // We wait no more: it took too long, and comes again.
+    if (!asked) return;
     const records = this.#ownerOf(owner)?.records;
     if (records === undefined) {
       this.#pursuits.forget(owner);
@@ -599,8 +600,7 @@ export class Catalogue implements GossipChannel {
   }
 
   #askDue(now: Instant): void {
-    for (let asked = this.#pursuits.poll(now); asked; asked = this.#pursuits.poll(now)) {
-      const { owner, of, everything } = asked;
+    for (const { owner, of, everything } of this.#pursuits.takeDue(now)) {
       const records = this.#owners.get(owner)?.records;
       // What is second-hand is not compared, but replaced.
       const all = everything || records === undefined || records.secondHand && of === owner;

@@ -178,11 +178,6 @@ for (
       "it is ours, and not as we say",
     ],
     [
-      "an answer that nobody asked for",
-      (us) => us.answer(THEM, { owner: THEM, full: true, records: [numbered(1, importOf("a"))] }),
-      "an answer that nobody asked for",
-    ],
-    [
       "a full list as a broadcast",
       (us) => us.hear(THEM, { owner: THEM, full: true, records: [numbered(1, importOf("a"))] }),
       "a full list that nobody asked for",
@@ -264,6 +259,38 @@ Deno.test("peers with millions of names fill what there is for others, and nothi
   us.set("another");
   assert.equal(us.catalogue.imports("another").length, 1);
   us.catalogue.checkInvariants();
+});
+
+Deno.test("a peer that says something else each time does not fill the log", () => {
+  let lines = 0;
+  const us = new Bench({ log: { ...SILENT, warn: () => lines++ } });
+  for (let i = 0; i < 1_000; i++) us.catalogue.handleUnicast(THEM, text({ type: `x${i}` }), 0);
+  assert.equal(lines, 8);
+  assert.equal(us.catalogue.rejections().length, 8);
+  us.now += 60_000;
+  us.catalogue.handleUnicast(THEM, text({ type: "y" }), us.now);
+  assert.equal(lines, 9);
+});
+
+Deno.test("what waited for so long that removals are forgotten is not told, but asked for", () => {
+  const us = new Bench();
+  us.set("a", "b");
+  us.catalogue.setStatus<ImportRecord>("import a", { health: ["up"], holding: [] }, 0);
+  const [waiting] = us.outputs().flatMap((output) => output.type === "broadcast" ? [output.data] : []);
+  us.catalogue.remove("import a");
+  us.persist();
+  us.advance(2 * 3_600_000);
+  assert.deepEqual(waiting?.encode(), []);
+  const [head] = us.catalogue.completeState()!.encode().map((payload) => decodeService(payload as Uint8Array));
+  assert.ok(head?.type === "heads" && head.heads.length === 1);
+  assert.deepEqual(us.answerTo(THEM, { ...head.heads[0]!, seq: 2 })?.records.map(({ key }) => key), ["import b"]);
+});
+
+Deno.test("an answer that nobody waits for changes nothing", () => {
+  const us = new Bench();
+  us.answer(THEM, { owner: THEM, full: true, records: [numbered(1, importOf("a"))] });
+  us.answer(THEM, { owner: THEM, records: [numbered(1, importOf("a"))] });
+  assert.equal(us.catalogue.size, 0);
 });
 
 Deno.test("heads of owners that nobody has ever seen cost some questions, and no memory", () => {

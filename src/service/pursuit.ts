@@ -115,8 +115,9 @@ export class Pursuits {
     this.#pursuits.delete(owner);
   }
 
-  /** What is to be asked now; undefined: nothing more. */
-  poll(now: Instant): Question | undefined {
+  /** What is to be asked now. */
+  takeDue(now: Instant): readonly Question[] {
+    const questions: Question[] = [];
     for (const [owner, pursuit] of this.#pursuits) {
       if (pursuit.at > now) continue;
       if (pursuit.asked !== undefined && this.#retry(pursuit, now) > now) continue;
@@ -129,9 +130,9 @@ export class Pursuits {
       pursuit.lastAsked = now;
       pursuit.news = false;
       pursuit.at = now + answerMs(pursuit);
-      return { owner, of, everything: pursuit.everything };
+      questions.push({ owner, of, everything: pursuit.everything });
     }
-    return undefined;
+    return questions;
   }
 
   pollTimeout(): Deadline | undefined {

@@ -16,11 +16,16 @@ export interface Rejection {
 
 const MAX_REMEMBERED = 64;
 const MAX_OF_PEER = 8;
+/** Lines in the log about one peer in a minute: its words are in them, and may be others each time. */
+const MAX_LINES = 8;
+const MINUTE_MS = 60_000;
+const MAX_PEERS = 1_024;
 
 export class Rejections {
   readonly #log: Logger;
   readonly #unixMs: () => number;
   readonly #rejections = new Map<string, Rejection>();
+  readonly #lines = new Map<PeerName, { readonly sinceMs: number; count: number }>();
   #count = 0;
 
   constructor(log: Logger, unixMs: () => number) {
@@ -41,7 +46,7 @@ export class Rejections {
     this.#rejections.delete(key);
     if (before === undefined) this.#makeRoom(peer);
     this.#rejections.set(key, { peer, what, reason, count: (before?.count ?? 0) + 1, lastUnixMs: this.#unixMs() });
-    if (before === undefined) {
+    if (before === undefined && this.#mayLog(peer)) {
       this.#log.warn("a record of a peer was not taken", { peer: formatMac(peer), service: what, reason });
     }
   }
@@ -49,6 +54,16 @@ export class Rejections {
   /** The last one last. */
   list(): readonly Rejection[] {
     return [...this.#rejections.values()];
+  }
+
+  #mayLog(peer: PeerName): boolean {
+    const now = this.#unixMs();
+    let lines = this.#lines.get(peer);
+    if (lines === undefined || now - lines.sinceMs >= MINUTE_MS) {
+      if (this.#lines.size >= MAX_PEERS) this.#lines.clear();
+      this.#lines.set(peer, lines = { sinceMs: now, count: 0 });
+    }
+    return lines.count++ < MAX_LINES;
   }
 
   #makeRoom(peer: PeerName): void {

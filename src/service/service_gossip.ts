@@ -38,7 +38,9 @@ export class OwnChanges implements GossipData {
   }
 
   encode(): readonly Uint8Array[] {
-    return encodeRecords(this.own.changedSince(this.since));
+    const telling = this.own.changedSince(this.since);
+    // It has waited so long that removals are forgotten: who missed them asks for everything.
+    return telling.full ? [] : encodeRecords(telling);
   }
 }
 
