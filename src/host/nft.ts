@@ -1,7 +1,11 @@
 /**
  * The program `nft`, version 1.0 or later: scripts to the kernel, each wholly or not at all, and tables from it.
  */
+import { SysError } from "../../ffi/errno.ts";
+import { NetlinkSocket } from "../../ffi/netlink_socket.ts";
 import { OperationError } from "../lib/errors.ts";
+import { NETLINK_NETFILTER } from "../wire/conntrack.ts";
+import { decodeAttributes, decodeMessages, encodeMessage, FLAG } from "../wire/netlink.ts";
 import { findProgram, run, type RunOptions } from "./command.ts";
 
 export interface NftPlace {
@@ -34,6 +38,42 @@ export async function readNftTable(table: string, place: NftPlace = {}): Promise
   if (!Array.isArray(nftables)) throw new NftError("its list of a table is not as expected");
   return nftables as NftObject[];
 }
+
+/** Asks the kernel how often the rules of a namespace were changed, by whomever: cheap, however many there are. */
+export class NftGeneration implements Disposable {
+  readonly #socket: NetlinkSocket;
+
+  /** In the namespace of this thread, where it stays. */
+  constructor() {
+    this.#socket = new NetlinkSocket(NETLINK_NETFILTER);
+  }
+
+  /** A number that each transaction makes greater by one; undefined where the kernel does not tell. */
+  read(): number | undefined {
+    try {
+      for (const { type, body } of this.#socket.request(GET_GENERATION).flatMap((octets) => decodeMessages(octets))) {
+        if (type !== NEW_GENERATION || body.length < NFGENMSG_OCTETS) continue;
+        const id = decodeAttributes(body.subarray(NFGENMSG_OCTETS)).get(NFTA_GEN_ID);
+        if (id?.length === 4) return new DataView(id.buffer, id.byteOffset).getUint32(0);
+      }
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+    }
+    return undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+}
+
+/** linux/netfilter/nfnetlink.h and nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_…, with a struct nfgenmsg in front. */
+const NEW_GENERATION = 10 << 8 | 15, NFGENMSG_OCTETS = 4, NFTA_GEN_ID = 1;
+const GET_GENERATION = encodeMessage({
+  type: 10 << 8 | 16,
+  flags: FLAG.request,
+  body: new Uint8Array(NFGENMSG_OCTETS),
+});
 
 /** `nft` is not there, or has refused; nothing was changed. */
 export class NftError extends OperationError {

@@ -7,7 +7,7 @@ import type { Link } from "../wire/rtnetlink.ts";
 import { differ, type KernelSettings, pushDown, setAll } from "./kernel_settings.ts";
 import { Links, readSysctl } from "./links.ts";
 import type { Netns } from "./netns.ts";
-import { type NftPlace, readNftTable, runNft } from "./nft.ts";
+import { NftGeneration, type NftPlace, readNftTable, runNft } from "./nft.ts";
 import { ensureMeshLeg, MESH_LEG, meshLegNeeded, removeMeshLeg } from "./service_leg.ts";
 import { applyRouting, NO_ROUTING, planRouting, presentRouting, type Routing, sameRouting } from "./service_routes.ts";
 import {
@@ -41,12 +41,16 @@ export class ServicePlace implements Disposable {
   readonly #nft: NftPlace;
   /** What we believe to be there; read anew where that proves wrong. */
   #present: PresentRules | undefined;
+  /** Of the kernel's rules when `#present` was right; undefined where that is not sure. */
+  #sureAt: number | undefined;
+  readonly #generation: NftGeneration;
   /** undefined where it is not known, as of an earlier process. */
   #applied: Wanted | undefined;
 
   private constructor(readonly options: PlaceOptions) {
     const { netns } = options;
-    this.#links = netns === undefined ? new Links() : withNetns(netns.path, () => new Links());
+    this.#links = this.#run(() => new Links());
+    this.#generation = this.#run(() => new NftGeneration());
     this.#nft = netns === undefined ? {} : { within: (start) => withNetns(netns.path, start) };
   }
 
@@ -89,7 +93,7 @@ export class ServicePlace implements Disposable {
   }
 
   async isIntact(plan: ServicePlan): Promise<boolean> {
-    await this.#read();
+    if (this.#sureAt === undefined || this.#generation.read() !== this.#sureAt) await this.#read();
     const wanted = this.#plan(plan);
     if (wanted === undefined) return true;
     return planScript(this.#present, wanted.rules) === "" && !this.#run(() => differ(wanted.settings)) &&
@@ -107,6 +111,7 @@ export class ServicePlace implements Disposable {
 
   [Symbol.dispose](): void {
     this.#links[Symbol.dispose]();
+    this.#generation[Symbol.dispose]();
   }
 
   /** What there is to be; undefined where there never was anything, and is not to be. @param make links that it takes */
@@ -145,6 +150,7 @@ export class ServicePlace implements Disposable {
   async #applyRules(rules: Rules): Promise<boolean> {
     const script = planScript(this.#present, rules);
     if (script === "") return false;
+    const before = this.#generation.read();
     try {
       await runNft(script, this.#nft);
     } catch (error) {
@@ -155,6 +161,9 @@ export class ServicePlace implements Disposable {
       if (again !== "") await runNft(again, this.#nft);
     }
     this.#present = presentAfter(rules);
+    // With a change of somebody else in between, nobody knows what it was.
+    const after = this.#generation.read();
+    this.#sureAt = before !== undefined && before === this.#sureAt && after === before + 1 ? after : undefined;
     return true;
   }
 
@@ -191,8 +200,10 @@ export class ServicePlace implements Disposable {
   }
 
   async #read(): Promise<void> {
+    const before = this.#generation.read();
     const objects = await readNftTable(SERVICE_TABLE, this.#nft);
     this.#present = objects === undefined ? undefined : parsePresent(objects);
+    this.#sureAt = this.#generation.read() === before ? before : undefined;
   }
 
   /** Does something synchronous in the namespace. */

@@ -272,11 +272,12 @@ class Renderer {
     for (const address of addresses) {
       const to = formatIpv4((own.find((cidr) => cidrContains(cidr, address)) ?? own[0]!).address);
       const name = `unclaimed_${network}_${to}`;
+      elements.set(formatIpv4(address), `goto ${name}`);
+      if (this.#chains.has(name)) continue;
       this.#chain(name, undefined, [
         `meta l4proto != icmp ct mark set ${hex(flowMark({ client: network }))}`,
         `meta l4proto != tcp dnat to ${to}`,
       ]);
-      elements.set(formatIpv4(address), `goto ${name}`);
     }
     this.#maps.set(`answered_${network}`, { declaration: "type ipv4_addr : verdict", elements });
     return [`ip daddr vmap @answered_${network}`];
@@ -284,19 +285,16 @@ class Renderer {
 
   #elements(listeners: readonly ListenerPlan[], client: NetworkId): Map<string, string> {
     const elements = new Map<string, string>();
-    const taken = new Map<string, PortRange[]>();
+    const taken = new Map<string, PortRanges>();
     for (const listener of listeners) {
-      const { address, protocol } = listener;
+      const { address, protocol, firstPort, lastPort } = listener;
       const where = address === "own" ? protocol : `${formatIpv4(address)} . ${protocol}`;
-      const before = taken.get(where) ?? [];
-      if (before.length === 0) taken.set(where, before);
-      for (const [first, last] of without([listener.firstPort, listener.lastPort], before)) {
-        elements.set(
-          `${where} . ${first === last ? first : `${first}-${last}`}`,
-          `goto ${this.#listener(listener, client)}`,
-        );
+      const ports = taken.get(where) ?? new PortRanges();
+      taken.set(where, ports);
+      for (const [first, last] of ports.add(firstPort, lastPort)) {
+        const key = `${where} . ${first === last ? first : `${first}-${last}`}`;
+        elements.set(key, `goto ${this.#listener(listener, client)}`);
       }
-      before.push([listener.firstPort, listener.lastPort]);
     }
     return elements;
   }
@@ -353,6 +351,7 @@ class Renderer {
 
   #refuse(client: NetworkId): string {
     const name = `refuse_${client}`;
+    if (this.#chains.has(name)) return name;
     this.#chain(name, undefined, [`ct mark set ${hex(flowMark({ client }))}`, ...this.#unclaimed(client)]);
     return name;
   }
@@ -438,16 +437,40 @@ class Renderer {
 
 type PortRange = readonly [first: number, last: number];
 
-/** What of `range` none of `taken` has. */
-function without(range: PortRange, taken: readonly PortRange[]): PortRange[] {
-  let left: PortRange[] = [range];
-  for (const [first, last] of taken) {
-    left = left.flatMap(([a, b]): PortRange[] => {
-      if (last < a || b < first) return [[a, b]];
-      return ([[a, first - 1], [last + 1, b]] as PortRange[]).filter(([from, to]) => from <= to);
-    });
+/** Ports that are taken. */
+class PortRanges {
+  /** In order, apart from each other. */
+  readonly #ranges: PortRange[] = [];
+
+  /** Takes them. @returns those that were free */
+  add(first: number, last: number): PortRange[] {
+    const free: PortRange[] = [];
+    let at = this.#indexOf(first);
+    let next = first;
+    while (next <= last) {
+      const range = this.#ranges[at];
+      const end = range === undefined ? last : Math.min(last, range[0] - 1);
+      if (next <= end) {
+        free.push([next, end]);
+        this.#ranges.splice(at++, 0, [next, end]);
+      }
+      if (range === undefined) break;
+      next = range[1] + 1;
+      at++;
+    }
+    return free;
   }
-  return left;
+
+  /** Of the first range that does not end before `port`. */
+  #indexOf(port: number): number {
+    let low = 0, high = this.#ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#ranges[middle]![1] < port) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
 }
 
 function byWeight(choices: readonly (readonly [weight: number, verdict: string])[]): string {
@@ -601,8 +624,16 @@ function elementLines(command: string, elements: readonly (readonly [string, str
   return lines;
 }
 
+const fingerprints = new WeakMap<Chain, string>();
+
+function fingerprint(chain: Chain): string {
+  const known = fingerprints.get(chain) ?? computeFingerprint(chain);
+  fingerprints.set(chain, known);
+  return known;
+}
+
 /** Two hashes of 32 bits (FNV-1a, and the same from another start) over all of a chain, and the number of its rules. */
-function fingerprint({ hook = "", rules }: Chain): string {
+function computeFingerprint({ hook = "", rules }: Chain): string {
   const text = [hook, ...rules].join("\n");
   const hash = (start: number) => {
     let value = start;

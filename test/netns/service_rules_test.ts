@@ -1,6 +1,6 @@
 /** What the kernel does with a plan for services: one gateway in a namespace of its own, clients and backends in others, real sockets. */
 import assert from "node:assert/strict";
-import { parseCidr, parseIpv4 } from "../../src/lib/ip.ts";
+import { formatIpv4, parseCidr, parseIpv4 } from "../../src/lib/ip.ts";
 import type { ListenerPlan, NetworkPlan, ServicePlan, TargetPlan } from "../../src/service/plan.ts";
 import { run } from "../../src/host/command.ts";
 import { ensureIsolatedNetwork, removeIsolatedNetwork } from "../../src/host/network_namespace.ts";
@@ -439,6 +439,136 @@ inOwnNamespace(import.meta.url, () => {
     assert.equal(await sh("iptables -S"), before);
     await removeFirewall("/run/weave");
     await sh("iptables -P FORWARD ACCEPT; iptables -F; iptables -X");
+  });
+
+  Deno.test("new flows are shared out by weight, and none changes its backend", async () => {
+    await using lab = await Lab.start();
+    const client = await lab.container("client", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    for (const [i, name] of ["one", "two", "three"].entries()) {
+      await (await site.machine(name, `192.168.1.1${i}/24`)).serve("tcp", 80);
+    }
+    const backends = [1, 2, 3].map((id) => ({
+      id,
+      service: "web",
+      network: HOST,
+      address: ip(`192.168.1.1${id - 1}`),
+    }));
+    await lab.apply({
+      answered: [{ network: MESH, address: ip("10.32.0.100") }],
+      backends,
+      listeners: [listener({
+        network: MESH,
+        address: "10.32.0.100",
+        port: 80,
+        to: [{ backend: 1, firstPort: 80, weight: 6 }, { backend: 2, firstPort: 80, weight: 3 }, {
+          backend: 3,
+          firstPort: 80,
+        }],
+      })],
+    });
+    const script = "for i in $(seq 200); do echo x | socat -t1 - TCP:10.32.0.100:80,connect-timeout=2; done";
+    const answers = (await client.sh(script)).trim().split("\n").map((answer) => answer.split(" ")[0]);
+    const count = (name: string) => answers.filter((answer) => answer === name).length;
+    assert.equal(count("one") + count("two") + count("three"), 200);
+    // Five standard deviations of what chance gives.
+    for (const [name, mean, spread] of [["one", 120, 35], ["two", 60, 33], ["three", 20, 19]] as const) {
+      assert.ok(Math.abs(count(name) - mean) <= spread, `${name} ${count(name)} of 200`);
+    }
+  });
+
+  Deno.test("who sends datagrams that are too large for the mesh is told so", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    await sh("ip link set weave mtu 1376");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    await server.serve("udp", 80);
+    await server.serve("tcp", 80);
+    const to = [{ backend: 1, firstPort: 80 }];
+    await lab.apply({
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: (["tcp", "udp"] as const).map((protocol) =>
+        listener({ network: HOST, address: "own", protocol, port: 80, to })
+      ),
+    });
+    // It is lost and its sender told; the next ones are cut to pieces.
+    await outside.sh("head -c 1400 /dev/zero | socat -t1 -b 2000 - UDP:192.168.1.1:80 2>&1 || true");
+    assert.match(await outside.sh("ip route get 192.168.1.1"), /mtu 1376/);
+    // TCP begins with segments that fit.
+    const syn = server.sh('timeout 5 tcpdump -nn -i ethwe -c 1 "tcp[tcpflags] & tcp-syn != 0" 2>/dev/null');
+    await wait(500);
+    await outside.sh("ip route flush cache");
+    assert.equal(await outside.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    assert.match(await syn, /mss 1336/);
+  });
+
+  Deno.test("127.0.0.1 is reached from this host alone", async () => {
+    await using lab = await Lab.start();
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    const server = await lab.container("server", "10.32.0.1/24");
+    await server.serve("tcp", 80);
+    lab.children.push(
+      new Deno.Command("socat", { args: ["TCP-LISTEN:81,bind=127.0.0.1,fork", "SYSTEM:echo secret"] }).spawn(),
+    );
+    await lab.apply({
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: [listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] })],
+    });
+    assert.equal((await sh("cat /proc/sys/net/ipv4/conf/all/route_localnet")).trim(), "1");
+    // As whoever sends frames himself can.
+    await outside.sh("echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip address delete 127.0.0.1/8 dev lo");
+    await outside.sh("ip route add 127.0.0.0/8 via 192.168.1.1 dev eth0 src 192.168.1.10");
+    await outside.sh(
+      "ip rule add priority 1 lookup main; ip rule delete priority 0; ip rule add priority 2 lookup local",
+    );
+    for (const port of [80, 81]) assert.equal(await outside.ask("tcp", "127.0.0.1", port), "nothing", String(port));
+    assert.equal(await lab.ask("tcp", "127.0.0.1", 80), "server 10.32.0.254");
+    assert.equal(await lab.ask("tcp", "127.0.0.1", 81), "secret");
+  });
+
+  Deno.test("a thousand services: time of the first plan, of one change, of adoption", async () => {
+    await using lab = await Lab.start();
+    const client = await lab.container("client", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const server = await site.machine("server", "192.168.1.10/24");
+    await server.serve("tcp", 80);
+    const plan = (last: number): Partial<ServicePlan> => {
+      const ids = Array.from({ length: 1_000 }, (_, i) => i + 1);
+      return {
+        subnets: [{ subnet: parseCidr("10.32.0.0/16")!, address: ip("10.32.255.254") }],
+        answered: ids.map((id) => ({ network: MESH, address: ip("10.32.1.0") + id })),
+        backends: ids.map((id) => ({ id, service: `s${id}`, network: HOST, address: ip("192.168.1.10") })),
+        listeners: ids.flatMap((id) => [
+          listener({
+            network: MESH,
+            address: formatIpv4(ip("10.32.1.0") + id),
+            port: 80,
+            to: [{ backend: id === 1_000 ? last : id, firstPort: 80 }],
+          }),
+          listener({ network: HOST, address: "own", port: 10_000 + id, to: [{ backend: id, firstPort: 80 }] }),
+        ]),
+      };
+    };
+    await client.sh("ip route add 10.32.0.0/16 dev ethwe");
+    const timed = async (work: () => Promise<boolean>) => {
+      const start = performance.now();
+      const changed = await work();
+      return { changed, ms: Math.round(performance.now() - start) };
+    };
+    const first = await timed(() => lab.apply(plan(1_000)));
+    const change = await timed(() => lab.apply(plan(1)));
+    const none = await timed(() => lab.apply(plan(1)));
+    lab.restart();
+    const adoption = await timed(() => lab.apply(plan(1)));
+    assert.deepEqual([first, change, none, adoption].map(({ changed }) => changed), [true, true, false, false]);
+    assert.equal(await client.ask("tcp", "10.32.4.232", 80), "server 192.168.1.1");
+    console.log(
+      `first plan ${first.ms} ms, one change ${change.ms} ms, none ${none.ms} ms, adoption ${adoption.ms} ms`,
+    );
+    // The machines of tests are slow and shared; by far worse is a mistake.
+    assert.ok(first.ms < 10_000 && change.ms < 2_000 && adoption.ms < 5_000);
   });
 
   Deno.test("reset() leaves the host as it was, with its settings and the rules of others", async () => {
