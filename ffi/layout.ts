@@ -243,8 +243,12 @@ export const C = {
   POLLIN: 0x1,
   EFD_NONBLOCK: 0x800,
   EFD_CLOEXEC: 0x80000,
-  // sched.h
+  // sched.h, sys/mount.h
   CLONE_NEWNET: 0x4000_0000,
+  MS_BIND: 0x1000,
+  MS_REC: 0x4000,
+  MS_SHARED: 0x10_0000,
+  MNT_DETACH: 2,
   // sys/socket.h
   AF_UNIX: 1,
   AF_INET: 2,
@@ -265,6 +269,7 @@ export const C = {
   SO_REUSEPORT: 15,
   SO_SNDBUFFORCE: 32,
   SO_RCVBUFFORCE: 33,
+  SO_MARK: 36,
   MSG_PEEK: 0x2,
   MSG_TRUNC: 0x20,
   MSG_DONTWAIT: 0x40,
@@ -272,6 +277,7 @@ export const C = {
   // netinet/in.h, tcp.h, udp.h
   IPPROTO_IP: 0,
   IPPROTO_TCP: 6,
+  IPPROTO_RAW: 255,
   IP_PKTINFO: 8,
   IP_MTU_DISCOVER: 10,
   IP_RECVERR: 11,
@@ -285,6 +291,7 @@ export const C = {
   UDP_GRO: 104,
   // linux/netlink.h, rtnetlink.h
   NETLINK_ROUTE: 0,
+  NETLINK_NETFILTER: 12,
   SOL_NETLINK: 270,
   NETLINK_ADD_MEMBERSHIP: 1,
   NETLINK_CAP_ACK: 10,

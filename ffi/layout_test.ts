@@ -3,6 +3,7 @@ import { run } from "../test/netns/command.ts";
 import { isThere } from "../test/packages.ts";
 import { testUnless } from "../test/skip.ts";
 import { VIRTIO } from "../src/overlay/segment.ts";
+import { NETLINK_NETFILTER } from "../src/wire/conntrack.ts";
 import { HEADER, NLMSG } from "../src/wire/netlink.ts";
 import {
   encodeDeleteLink,
@@ -73,6 +74,7 @@ Deno.test("formats in src that lie on C structs agree with the table", () => {
   });
   assert.deepEqual([NLMSG.error, NLMSG.done], [C.NLMSG_ERROR, C.NLMSG_DONE]);
   assert.deepEqual([RTM.newLink, RTM.deleteLink, NETLINK_ROUTE], [C.RTM_NEWLINK, C.RTM_DELLINK, C.NETLINK_ROUTE]);
+  assert.equal(NETLINK_NETFILTER, C.NETLINK_NETFILTER);
   const body = nlmsghdr.octets;
   assert.equal(ifinfomsg.get(encodeDeleteLink(0x12345), "ifi_index", body), 0x12345);
   const cidr = { address: 0x0a000001, prefixLength: 24 };

@@ -41,24 +41,25 @@ export class NetlinkSocket implements Disposable {
    * @throws SysError when the kernel refuses: with its own words, where it has some, as `kernel`
    */
   request(message: Uint8Array): Uint8Array[] {
-    const request = Uint8Array.from(message);
-    const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
-    const flags = nlmsghdr.get(request, "nlmsg_flags");
-    nlmsghdr.set(request, "nlmsg_seq", sequence);
-    if ((flags & C.NLM_F_DUMP) !== C.NLM_F_DUMP) nlmsghdr.set(request, "nlmsg_flags", flags | C.NLM_F_ACK);
-    const kernel = sockaddr_nl.make({ nl_family: C.AF_NETLINK });
-    check("netlink send", () => libc.sendto(this.fd.raw, request, BigInt(request.length), 0, kernel, kernel.length));
+    return [...this.answers(message)];
+  }
 
-    const answers: Uint8Array[] = [];
-    const deadline = performance.now() + ANSWER_LIMIT_MS;
-    for (;;) {
+  /**
+   * As `request()`, one datagram at a time. It is sent with the first step, and of a dump the kernel makes no more than is taken. Between
+   * two steps the socket must not be used for anything else; where it is not read to its end, nor afterwards.
+   */
+  *answers(message: Uint8Array): Generator<Uint8Array, void, void> {
+    const sequence = this.#send(message);
+    for (let deadline = performance.now() + ANSWER_LIMIT_MS;;) {
       const datagram = this.#receive() ?? this.#wait(deadline);
       if (datagram === undefined || sequenceOf(datagram) !== sequence) continue; // of a request that was given up, or a group's
       const end = readEnd(datagram);
-      if (end.data > 0) answers.push(datagram.subarray(0, end.data));
-      if (end.errno === undefined) continue;
-      if (end.errno !== 0) throw new SysError("netlink", end.errno, end.text === undefined ? {} : { kernel: end.text });
-      return answers;
+      if (end.data > 0) yield datagram.subarray(0, end.data);
+      if (end.errno === 0) return;
+      if (end.errno !== undefined) {
+        throw new SysError("netlink", end.errno, end.text === undefined ? {} : { kernel: end.text });
+      }
+      deadline = performance.now() + ANSWER_LIMIT_MS;
     }
   }
 
@@ -75,6 +76,18 @@ export class NetlinkSocket implements Disposable {
 
   [Symbol.dispose](): void {
     this.fd.close();
+  }
+
+  /** @returns the sequence number of the answer */
+  #send(message: Uint8Array): number {
+    const request = Uint8Array.from(message);
+    const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
+    const flags = nlmsghdr.get(request, "nlmsg_flags");
+    nlmsghdr.set(request, "nlmsg_seq", sequence);
+    if ((flags & C.NLM_F_DUMP) !== C.NLM_F_DUMP) nlmsghdr.set(request, "nlmsg_flags", flags | C.NLM_F_ACK);
+    const kernel = sockaddr_nl.make({ nl_family: C.AF_NETLINK });
+    check("netlink send", () => libc.sendto(this.fd.raw, request, BigInt(request.length), 0, kernel, kernel.length));
+    return sequence;
   }
 
   /** The next datagram, which is the caller's; undefined when there is none. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { inOwnNamespace } from "../test/own_namespace.ts";
 import { SysError } from "./errno.ts";
 import { DescriptorTrace } from "./fd.ts";
-import { openNetns, withNetns, withNewNetns } from "./netns.ts";
+import { createNetns, openNetns, removeNetns, withNetns, withNewNetns } from "./netns.ts";
 
 const HERE = "/proc/thread-self/ns/net";
 
@@ -56,6 +56,24 @@ inOwnNamespace(import.meta.url, () => {
     assert.notEqual(there, home);
     assert.deepEqual(links.map((line) => line.split(":")[1]!.trim()), ["lo"]);
     assert.equal(here(), home);
+  });
+
+  Deno.test("createNetns() makes what `ip netns` knows, and removeNetns() takes it away", () => {
+    using trace = new DescriptorTrace();
+    const home = here(), path = "/run/netns/made";
+    Deno.writeTextFileSync(path, ""); // as somebody left it who was killed half-way
+    createNetns(path);
+    assert.equal(here(), home);
+    assert.notEqual(withNetns(path, here), home);
+    assert.equal(shell("ip netns exec made readlink /proc/self/ns/net").trim(), `net:[${inode(path)}]`);
+    removeNetns(path);
+    removeNetns(path);
+    assert.doesNotMatch(shell("ip netns"), /made/);
+    assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
+    createNetns("/run/elsewhere/made");
+    removeNetns("/run/elsewhere/made");
+    assert.doesNotMatch(Deno.readTextFileSync("/proc/self/mounts"), /made/);
+    assert.deepEqual(trace.left(), []);
   });
 
   Deno.test("a process that cannot come back ends", async () => {

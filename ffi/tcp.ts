@@ -58,14 +58,21 @@ export function acceptTcp(listener: Fd): TcpSocket | undefined {
   }
 }
 
+export interface ConnectOptions {
+  /** Address to connect from, 0: whichever the route says. */
+  readonly source?: number;
+  /** Of its packets, for rules and routes; needs CAP_NET_ADMIN. */
+  readonly mark?: number;
+}
+
 /**
  * Begins a connection; it has been decided when the socket is writable, see `connectionError`.
- * @param source address to connect from, 0: whichever the route says
  * @throws SysError of `bind` or `connect` where it is decided at once
  */
-export function connectTcp(remote: SocketAddress, source: number): Fd {
+export function connectTcp(remote: SocketAddress, { source = 0, mark = 0 }: ConnectOptions = {}): Fd {
   return setUp(openSocket("TCP socket", C.AF_INET, C.SOCK_STREAM), (fd) => {
     setConnectionOptions(fd);
+    if (mark !== 0) setOption(fd, C.SOL_SOCKET, C.SO_MARK, mark, "SO_MARK");
     const from = { address: source, port: 0 };
     if (source !== 0) bind(fd, encodeAddress(from), { address: formatAddress(from) });
     const name = encodeAddress(remote);

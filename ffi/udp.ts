@@ -1,5 +1,5 @@
 /** UDP sockets over IPv4 for the packet thread: nonblocking, with large queues, datagrams of one flow received as one where the kernel can. */
-import { attempt } from "./errno.ts";
+import { attempt, check } from "./errno.ts";
 import type { Fd } from "./fd.ts";
 import { C } from "./layout.ts";
 import { libc } from "./libc.ts";
@@ -49,6 +49,19 @@ export function openUdpPair({ address, port, queueOctets = QUEUE_OCTETS }: UdpOp
   const gro = [df, plain].every(enableGro);
   const owned = opened.move();
   return { df, plain, local, gro, [Symbol.dispose]: () => owned.dispose() };
+}
+
+/**
+ * A socket for datagrams to and from one address. That the other side refuses them is told as ECONNREFUSED when it is used next.
+ * @param options `mark` of its packets, for rules and routes; needs CAP_NET_ADMIN
+ * @throws SysError ENETUNREACH where no route leads there
+ */
+export function connectUdp(remote: SocketAddress, { mark = 0 }: { readonly mark?: number } = {}): Fd {
+  return setUp(openSocket("UDP socket", C.AF_INET, C.SOCK_DGRAM), (fd) => {
+    if (mark !== 0) setOption(fd, C.SOL_SOCKET, C.SO_MARK, mark, "SO_MARK");
+    const name = encodeAddress(remote);
+    check("connect", () => libc.connect(fd.raw, name, name.length), { address: formatAddress(remote) });
+  });
 }
 
 function openUdp(local: SocketAddress, pathMtuDiscovery: number, queueOctets: number, share = false): Fd {

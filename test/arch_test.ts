@@ -27,8 +27,12 @@ const ROOMS: Readonly<Record<string, Room>> = {
   "src/datapath": { uses: ["src/wire"], typesOf: ["src/overlay"], why: "decides on frames by table lookup" },
   "src/ipam": { uses: ["src/wire"], typesOf: ["src/mesh"], why: "a pure core" },
   "src/dns": { uses: ["src/wire"], typesOf: ["src/mesh"], why: "a pure core" },
-  "src/service": { uses: [], typesOf: ["src/mesh", "src/ipam", "src/dns"], why: "a pure core" },
-  "src/host": { uses: ["ffi", "src/wire"], why: "shells touch the machine and decide nothing" },
+  "src/service": { uses: ["src/wire"], typesOf: ["src/mesh", "src/ipam", "src/dns"], why: "a pure core" },
+  "src/host": {
+    uses: ["ffi", "src/wire"],
+    typesOf: ["src/service"],
+    why: "shells touch the machine and decide nothing",
+  },
   "src/config": { uses: [], why: "options are facts, for everybody to read" },
   "src/daemon": { uses: EVERYTHING, why: "the composition root knows every core and every shell" },
   "src/api": { uses: [], typesOf: ["src/daemon"], why: "serves what the daemon hands it" },
@@ -41,6 +45,7 @@ const PACKAGE_HOMES: Readonly<Record<string, string>> = {
   "dns-packet": "src/wire/dns.ts",
   "dockerode": "src/host/docker.ts",
   "libsodium": "ffi/",
+  "yaml": "src/lib/yaml.ts",
 };
 
 /** What only tests use. */

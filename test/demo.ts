@@ -1,11 +1,12 @@
 /**
  * `deno task demo`: three emulated hosts in a line, of which the first and the last cannot reach each other; weave joins their
- * containers. It tells each step, and leaves nothing behind.
+ * containers, and then two sites behind them that use the same addresses. It tells each step, and leaves nothing behind.
  */
 
 import { dirname, join } from "node:path";
 import { compile, NoRuntimeBaseError } from "../dist/compile.ts";
 import { ARCHITECTURES } from "../dist/runtime_base.ts";
+import type { RunningCommand } from "./netns/command.ts";
 import { weaveFromSources } from "./netns/executable.ts";
 import type { Container, EmulatedHost } from "./netns/host.ts";
 import { Lab } from "./netns/lab.ts";
@@ -13,6 +14,7 @@ import { waitFor } from "./netns/wait.ts";
 import { DEMO_TOOLS, ensureTools } from "./packages.ts";
 
 const NETWORK_PORT = "4000";
+const SERVICE_PORT = "5432";
 
 async function main(): Promise<void> {
   if (Deno.uid() !== 0) throw new Error("The demonstration needs root, to make emulated hosts: run it with sudo");
@@ -37,8 +39,8 @@ async function main(): Promise<void> {
 async function show(lab: Lab): Promise<void> {
   say("Three hosts in a line. Each is a set of namespaces on this machine: host1 --- host2 --- host3");
   const [host1, host2, host3] = [await lab.host("host1"), await lab.host("host2"), await lab.host("host3")];
-  await lab.link(host1, host2);
-  await lab.link(host2, host3);
+  await lab.link(host1, host2, ["198.51.100.1", "198.51.100.2"]);
+  await lab.link(host2, host3, ["203.0.113.2", "203.0.113.3"]);
   for (const [host, near] of [[host1, host2], [host3, host2]] as const) {
     tell(`${host.name} has ${host.address()}, next to ${near.name} at ${near.address(host)}`);
   }
@@ -82,6 +84,65 @@ async function show(lab: Lab): Promise<void> {
 
   say("What host2 says about its connections:");
   await weave(host2, "status", "connections");
+  await showServices(lab, host1, host3);
+}
+
+/** A machine of one site uses a service of another one, although the two have the same addresses. */
+async function showServices(lab: Lab, host1: EmulatedHost, host3: EmulatedHost): Promise<void> {
+  say("Behind host1 and host3 there is a site each, with plain machines that know nothing of weave. Both sites use");
+  console.log("192.168.1.0/24, as half of all sites do. No route leads from one to the other, and none could.");
+  const [till, stock, newStock] = [await lab.host("till"), await lab.host("stock"), await lab.host("new-stock")];
+  await lab.switch([host1, till], ["192.168.1.1", "192.168.1.10"]);
+  await lab.switch([host3, stock, newStock], ["192.168.1.1", "192.168.1.10", "192.168.1.11"]);
+  for (const [machine, host] of [[till, host1], [stock, host3], [newStock, host3]] as const) {
+    tell(`${machine.name.padEnd(9)} has ${machine.address()}, next to ${host.name}, which has 192.168.1.1`);
+  }
+  // Told to go on, as its health is checked by connecting to it.
+  const listen = (machine: EmulatedHost) => machine.spawn(["nc", "-l", "-k", "-d", machine.address(), SERVICE_PORT]);
+  await using arriving = listen(stock);
+  await using arrivingNew = listen(newStock);
+  for (const machine of [stock, newStock]) {
+    await waitFor("nc to listen", async () => (await machine.sh("ss -ltn")).includes(`:${SERVICE_PORT}`), 5_000);
+    tell(`${machine.name}$ nc -l -k ${machine.address()} ${SERVICE_PORT}`);
+  }
+
+  say("The till needs the stock. Its gateway host1 is to offer at 192.168.1.1 what host3 finds at 192.168.1.10.");
+  await weave(host3, "service", "import", "stock", "--to", `${stock.address()}:${SERVICE_PORT}`);
+  await waitFor(
+    "host1 to know of it",
+    async () => (await host1.weave("dns-lookup", "stock")) !== "",
+    10_000,
+    lab.hosts,
+  );
+  await weave(host1, "service", "export", "stock", "--listen", `192.168.1.1:${SERVICE_PORT}`);
+
+  say("The till sends a line there. It arrives two hosts away, at a machine with the till's own address.");
+  await sendToService(till, stock, arriving, "One bicycle sold");
+
+  say("The stock moves to another machine. Nobody tells the till, which goes on as before.");
+  await weave(host3, "service", "bind", "stock", `${newStock.address()}:${SERVICE_PORT}`);
+  await sendToService(till, newStock, arrivingNew, "Two bicycles sold");
+
+  say("What host1 says about it:");
+  await weave(host1, "service", "show", "stock");
+}
+
+async function sendToService(
+  from: EmulatedHost,
+  to: EmulatedHost,
+  arriving: RunningCommand,
+  line: string,
+): Promise<void> {
+  tell(`${from.name}$ echo "${line}" | nc -N 192.168.1.1 ${SERVICE_PORT}`);
+  const command = ["nc", "-N", "-w", "2", "192.168.1.1", SERVICE_PORT];
+  // A name that was made a moment ago may not be in use everywhere yet.
+  await waitFor(
+    "the service",
+    async () => (await from.attempt(command, { input: `${line}\n` })).code === 0,
+    10_000,
+  );
+  await waitFor(`"${line}" at ${to.name}`, () => arriving.stdout.includes(line), 5_000);
+  tell(`${to.name} received: ${arriving.stdout.trim()}`);
 }
 
 async function attach(host: EmulatedHost, name: string): Promise<[Container, address: string]> {

@@ -15,14 +15,16 @@ export interface Tool {
 export const DEMO_TOOLS: readonly Tool[] = [
   { package: "iproute2", probe: "ip", why: "makes namespaces and links" },
   { package: "iptables", probe: "iptables", why: "weave's rules for expose" },
+  { package: "nftables", probe: "nft", why: "weave's rules for services" },
   { package: "netcat-openbsd", probe: "nc", why: "sends a line" },
 ];
 
 /** What tests with emulated hosts need. */
 export const NETWORK_TOOLS: readonly Tool[] = [
   ...DEMO_TOOLS,
-  { package: "nftables", probe: "nft", why: "loses packets and makes NAT in emulated networks" },
   { package: "iputils-ping", probe: "ping", why: "asks whether a host answers" },
+  { package: "socat", probe: "socat", why: "serves and asks, over TCP and UDP" },
+  { package: "curl", probe: "curl", why: "downloads" },
   { package: "iperf3", probe: "iperf3", why: "loads the network" },
   { package: "tcpdump", probe: "tcpdump", why: "looks at what is on the wire" },
   { package: "ethtool", probe: "ethtool", why: "shows offload settings" },
@@ -38,6 +40,9 @@ export const DNS_TOOLS: readonly Tool[] = [
   { package: "dnsmasq-base", probe: "dnsmasq", why: "answers the same names" },
   { package: "unbound", probe: "unbound", why: "answers the same names" },
 ];
+
+/** What services are measured beside. */
+export const PROXY: Tool = { package: "haproxy", probe: "haproxy", why: "passes connections on in user space" };
 
 /** What compares C structs with what a compiler says, and starts the executable for arm64. */
 export const COMPILERS: readonly Tool[] = [

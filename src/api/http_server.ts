@@ -12,9 +12,19 @@ import { CONTINUE, encodeResponse, type HttpRequest, type HttpResponse, RequestR
 
 export interface HttpServerOptions {
   /** Never rejects. The signal is aborted when the client goes away. */
-  readonly handle: (request: HttpRequest, signal: AbortSignal) => HttpResponse | Promise<HttpResponse>;
+  readonly handle: (
+    request: HttpRequest,
+    signal: AbortSignal,
+    ends: SocketEnds,
+  ) => HttpResponse | Promise<HttpResponse>;
   readonly log?: Logger;
   readonly limits?: Partial<HttpLimits>;
+}
+
+/** Both ends of the connection that a request came on. */
+export interface SocketEnds {
+  readonly local: Deno.Addr;
+  readonly remote: Deno.Addr;
 }
 
 export interface HttpLimits {
@@ -167,7 +177,8 @@ class Connection {
     // What a client still sends is of no interest, that it goes away is.
     this.#pendingRead = this.#socket.read(new Uint8Array(READ_OCTETS));
     this.#pendingRead.then((count) => count === null && this.#gone.abort(), () => this.#gone.abort());
-    const response = await this.#handle(read, this.#gone.signal);
+    const { localAddr: local, remoteAddr: remote } = this.#socket;
+    const response = await this.#handle(read, this.#gone.signal, { local, remote });
     return encodeResponse(response, { withoutBody: read.method === "HEAD" });
   }
 

@@ -10,7 +10,7 @@ import { type Cidr, parseIpv4 } from "../lib/ip.ts";
 import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Logger } from "../lib/log.ts";
 import type { HttpRequest, HttpResponse } from "./http.ts";
-import { HttpServer } from "./http_server.ts";
+import { HttpServer, type SocketEnds } from "./http_server.ts";
 import { checkLocal, isLocal, listen, type Listening } from "./listen.ts";
 import type { ApiAnswer, ApiRequest, ReportViews, Route, RouterControl, StatusView } from "./types.ts";
 
@@ -22,6 +22,8 @@ export interface ApiOptions {
   readonly httpAddr: ListenAddress | undefined;
   readonly statusAddr: ListenAddress | undefined;
   readonly metricsAddr: ListenAddress | undefined;
+  /** The user of the program at the other end of a TCP connection from this host; undefined: nobody can say. */
+  readonly uidOf?: (client: Deno.NetAddr, server: Deno.NetAddr) => number | undefined;
   /** `POST /debug/spin?ms=…` keeps the main thread busy, for tests of the packet thread. */
   readonly spin?: boolean;
 }
@@ -37,6 +39,8 @@ export interface ApiServer {
 
 /** What a program that only reads may need: a socket of the status or metrics listener is open to every user. */
 const READ_ONLY_MODE = 0o666;
+/** What changes more than anybody may change: for root. */
+const CONTROL_MODE = 0o700;
 const MAX_SPIN_MS = 5_000;
 const JSON_TYPE = "application/json";
 
@@ -58,7 +62,7 @@ export function serveApi(options: ApiOptions): ApiServer {
   const reading = [...reportRoutes(control, views), ...metrics];
   const all = [...reading, ...controlRoutes(control), ...control.routes ?? [], ...options.spin ? [SPIN] : []];
   const roles: readonly Role[] = [
-    { purpose: "the control API", address: httpAddr, routes: all },
+    { purpose: "the control API", address: httpAddr, routes: all, socketMode: CONTROL_MODE },
     { purpose: "status", address: statusAddr, routes: reading, socketMode: READ_ONLY_MODE },
     { purpose: "metrics", address: metricsAddr, routes: metrics, socketMode: READ_ONLY_MODE },
   ];
@@ -66,7 +70,8 @@ export function serveApi(options: ApiOptions): ApiServer {
   const servers = roles.flatMap(({ routes }, i) => {
     const { listener, address } = opened[i] ?? {};
     if (listener === undefined || address === undefined) return [];
-    return [new HttpServer(listener, { handle: handlerFor(routes, { anyHost: !isLocal(address), log }), log })];
+    const handle = handlerFor(routes, { anyHost: !isLocal(address), isRoot: (ends) => isRoot(ends, options), log });
+    return [new HttpServer(listener, { handle, log })];
   });
   return {
     httpAddr: opened[0]?.address,
@@ -216,13 +221,26 @@ const SPIN: Route = {
   },
 };
 
+interface Surroundings {
+  readonly anyHost: boolean;
+  readonly isRoot: (ends: SocketEnds) => boolean;
+  readonly log: Logger;
+}
+
+/** Whoever can connect with a socket in the file system may: its mode says who that is. */
+function isRoot({ local, remote }: SocketEnds, { uidOf }: ApiOptions): boolean {
+  if (local.transport === "unix") return true;
+  return remote.transport === "tcp" && local.transport === "tcp" && uidOf?.(remote, local) === 0;
+}
+
 /** What serves these routes over HTTP. It never rejects. */
-function handlerFor(routes: readonly Route[], { anyHost, log }: { anyHost: boolean; log: Logger }) {
-  return async (request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> => {
+function handlerFor(routes: readonly Route[], { anyHost, isRoot, log }: Surroundings) {
+  return async (request: HttpRequest, signal: AbortSignal, ends: SocketEnds): Promise<HttpResponse> => {
     const [path, query] = splitTarget(request.target);
     const found = refusalOf(request, anyHost) ?? findRoute(routes, request.method, path);
     if ("status" in found) return found;
     const { route, segments } = found;
+    if (route.root === true && !isRoot(ends)) return { status: 403, body: "needs root: sudo weave …\n" };
     const wantsJson = request.headers.get("accept") === JSON_TYPE;
     try {
       return responseOf(await route.handle({ segments, parameters: parametersOf(request, query), wantsJson, signal }));

@@ -61,6 +61,8 @@ export interface Route {
   readonly method: "GET" | "POST" | "PUT" | "DELETE";
   /** As in `/expose/{ip}/{prefixlen}`: a name in braces stands for one segment, which arrives decoded. */
   readonly path: string;
+  /** Refused unless the client is root: the control API has no password. */
+  readonly root?: true;
   readonly handle: (request: ApiRequest) => ApiAnswer | Promise<ApiAnswer>;
 }
 

@@ -14,7 +14,7 @@ export interface Input<O extends Options = Options> {
   readonly terminal: Terminal;
 }
 
-export type Group = "Router" | "Containers" | "Names" | "This host" | "Other";
+export type Group = "Router" | "Containers" | "Names" | "Services" | "This host" | "Other";
 
 /** A command as it is declared. */
 export interface Declaration<O extends Options> {
@@ -36,9 +36,16 @@ export interface Declaration<O extends Options> {
   /** See `parseLine`. */
   readonly leading?: Leading;
   /** What its words may be, for completions. */
-  readonly completes?: readonly string[] | "containers";
+  readonly completes?: readonly string[] | "containers" | "services";
+  /** It is but the first word of these, each of which has both words as its name. */
+  readonly subcommands?: readonly Command[];
   /** Imported when it is run: a command costs nothing to the others. */
   readonly load: () => Promise<(input: Input<O>) => number | Promise<number>>;
+}
+
+/** The second word of a subcommand's name. */
+export function subcommandWord({ name }: Pick<Command, "name">): string {
+  return name.slice(name.indexOf(" ") + 1);
 }
 
 export interface Command extends Omit<Declaration<Options>, "load"> {

@@ -12,9 +12,12 @@ import {
   LOCAL,
   ROUTER,
 } from "../config/options.ts";
+import { SERVICE } from "../config/service_options.ts";
 import { parseAddressToken } from "../daemon/address_book.ts";
-import { type Command, command } from "./command.ts";
+import type { Options } from "../config/option.ts";
+import { type Command, command, type Declaration, type Input, subcommandWord } from "./command.ts";
 import { UsageError } from "./parse.ts";
+import { suggest } from "./suggest.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Every command takes these. */
@@ -78,6 +81,180 @@ export const DOCKER_BRIDGE_OPTIONS = {
   ...PRINTS,
   ...EVERYWHERE,
 };
+
+export const IMPORT_OPTIONS = {
+  to: SERVICE.to,
+  network: SERVICE.network,
+  ports: SERVICE.ports,
+  priority: SERVICE.priority,
+  weight: SERVICE.weight,
+  check: SERVICE.check,
+  subnet: SERVICE.subnet,
+  allowLocal: SERVICE.allowLocal,
+  ...PRINTS,
+  ...ASKS,
+  ...EVERYWHERE,
+};
+export const EXPORT_OPTIONS = {
+  listen: SERVICE.listen,
+  network: SERVICE.network,
+  allow: SERVICE.allow,
+  dns: SERVICE.dns,
+  force: SERVICE.force,
+  ...PRINTS,
+  ...ASKS,
+  ...EVERYWHERE,
+};
+export const BIND_OPTIONS = { allowLocal: SERVICE.allowLocal, ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const REMOVE_SERVICE_OPTIONS = { exportOnly: SERVICE.exportOnly, ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const APPLY_OPTIONS = { dryRun: SERVICE.dryRun, force: SERVICE.force, ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const ADD_NETWORK_OPTIONS = { isolated: SERVICE.isolated, ...PRINTS, ...ASKS, ...EVERYWHERE };
+
+/** A command of two words. */
+function subcommand<O extends Options>(declaration: Omit<Declaration<O>, "group" | "ours">): Command {
+  return command<O>({ ...declaration, ours: true } as Declaration<O>);
+}
+
+const TARGET = `TARGET is HOST:PORT[-PORT][/udp]. HOST is an address or a name; a name in the
+domain of the mesh is a container.`;
+
+const SERVICE_COMMANDS: readonly Command[] = [
+  subcommand({
+    name: "service import",
+    summary: "Bring a service into the mesh",
+    usage: "NAME --to TARGET…",
+    details: `${TARGET} Prints the address at which containers
+find it; its name in DNS is NAME. Several hosts may import one NAME.`,
+    options: IMPORT_OPTIONS,
+    root: true,
+    completes: "services",
+    examples: ["sudo weave service import db --to 192.168.7.2:5432 --network plant"],
+    load: async () => (await import("./service.ts")).importService,
+  }),
+  subcommand({
+    name: "service export",
+    summary: "Offer a service of the mesh to a network",
+    usage: "NAME[:PORT] --listen LISTEN",
+    details: `NAME is an imported service, or a container by its name in DNS. IP may be an
+address that nobody has: one of the hosts that export there answers for it.
+Without IP, all addresses of this host. Prints where it is offered.`,
+    options: EXPORT_OPTIONS,
+    root: true,
+    completes: "services",
+    examples: ["sudo weave service export db --listen 5432 --network office"],
+    load: async () => (await import("./service.ts")).exportService,
+  }),
+  subcommand({
+    name: "service bind",
+    summary: "Move what this host imports to another place",
+    usage: "NAME TARGET…",
+    details: "Connections that are there stay where they are, new ones go to the new place.",
+    options: BIND_OPTIONS,
+    root: true,
+    completes: "services",
+    examples: ["sudo weave service bind db 192.168.7.3:5432"],
+    load: async () => (await import("./service.ts")).bind,
+  }),
+  subcommand({
+    name: "service revoke",
+    summary: "Reset its connections here, and refuse new ones",
+    usage: "NAME",
+    details: "Until it is bound or imported again.",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "services",
+    examples: ["sudo weave service revoke db"],
+    load: async () => (await import("./service.ts")).revoke,
+  }),
+  subcommand({
+    name: "service drain",
+    summary: "Take no new connections here; show how many are left",
+    usage: "NAME",
+    details: "Until it is bound or imported again. Other hosts that import it go on.",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "services",
+    examples: ["sudo weave service drain db"],
+    load: async () => (await import("./service.ts")).drain,
+  }),
+  subcommand({
+    name: "service rm",
+    summary: "Import or export it no longer",
+    usage: "NAME [--export [LISTEN]]",
+    details: "Without --export, what this host imports and exports of it.",
+    options: REMOVE_SERVICE_OPTIONS,
+    root: true,
+    completes: "services",
+    examples: ["sudo weave service rm db", "sudo weave service rm db --export 5432"],
+    load: async () => (await import("./service.ts")).remove,
+  }),
+  subcommand({
+    name: "service ls",
+    summary: "List the services of the mesh",
+    usage: "",
+    options: QUERY_OPTIONS,
+    examples: ["weave service ls"],
+    load: async () => (await import("./service.ts")).list,
+  }),
+  subcommand({
+    name: "service show",
+    summary: "Show who imports and exports it, and how it is",
+    usage: "NAME",
+    options: QUERY_OPTIONS,
+    completes: "services",
+    examples: ["weave service show db"],
+    load: async () => (await import("./service.ts")).show,
+  }),
+  subcommand({
+    name: "service apply",
+    summary: "Make this host's services what a file says",
+    usage: "FILE|-",
+    details: "Prints what it changes. FILE is YAML, as export-config writes it; - is stdin.",
+    options: APPLY_OPTIONS,
+    root: true,
+    examples: ["sudo weave service apply services.yaml"],
+    load: async () => (await import("./service_config.ts")).apply,
+  }),
+  subcommand({
+    name: "service export-config",
+    summary: "Print this host's services as such a file",
+    usage: "",
+    options: QUERY_OPTIONS,
+    examples: ["weave service export-config > services.yaml"],
+    load: async () => (await import("./service_config.ts")).exportConfig,
+  }),
+];
+
+const NETWORK_COMMANDS: readonly Command[] = [
+  subcommand({
+    name: "network add",
+    summary: "Name a network that interfaces of this host lead to",
+    usage: "NAME=INTERFACE[,…]",
+    details: `Networks may use the same addresses, those of the mesh too. The interfaces of an
+isolated one are moved: then it may even have addresses of this host.`,
+    options: ADD_NETWORK_OPTIONS,
+    root: true,
+    examples: ["sudo weave network add plant=eth1"],
+    load: async () => (await import("./network.ts")).add,
+  }),
+  subcommand({
+    name: "network rm",
+    summary: "Forget a network that no service uses",
+    usage: "NAME",
+    options: QUERY_OPTIONS,
+    root: true,
+    examples: ["sudo weave network rm plant"],
+    load: async () => (await import("./network.ts")).remove,
+  }),
+  subcommand({
+    name: "network ls",
+    summary: "List the networks of this host",
+    usage: "",
+    options: QUERY_OPTIONS,
+    examples: ["weave network ls"],
+    load: async () => (await import("./network.ts")).list,
+  }),
+];
 
 export const COMMANDS: readonly Command[] = [
   command({
@@ -269,6 +446,30 @@ IPv6, RECORD is SRV or TXT in words. Names last as long as the container.`,
     load: async () => (await import("./names.ts")).dnsArgs,
   }),
   command({
+    name: "service",
+    group: "Services",
+    summary: "Use services of one network in another: import, export, bind, …",
+    usage: "COMMAND",
+    options: EVERYWHERE,
+    ours: true,
+    subcommands: SERVICE_COMMANDS,
+    examples: ["weave service ls"],
+    load: () =>
+      Promise.resolve(({ words }: Input<typeof EVERYWHERE>) => refuseWord("service", words, SERVICE_COMMANDS)),
+  }),
+  command({
+    name: "network",
+    group: "Services",
+    summary: "Say which networks interfaces of this host lead to: add, rm, ls",
+    usage: "COMMAND",
+    options: EVERYWHERE,
+    ours: true,
+    subcommands: NETWORK_COMMANDS,
+    examples: ["weave network ls"],
+    load: () =>
+      Promise.resolve(({ words }: Input<typeof EVERYWHERE>) => refuseWord("network", words, NETWORK_COMMANDS)),
+  }),
+  command({
     name: "expose",
     group: "This host",
     summary: "Give the host itself an address in the network",
@@ -364,6 +565,15 @@ export const COMMANDS_LATER: Readonly<Record<string, number>> = {
   "restart": 1,
   "attach-bridge": 1,
 };
+
+/** There is no such subcommand, or none was named. */
+function refuseWord(name: string, [word]: readonly string[], subcommands: readonly Command[]): never {
+  if (word === undefined) throw new UsageError("");
+  const meant = suggest(word, subcommands.map(subcommandWord));
+  throw new UsageError(
+    `Unknown weave command '${name} ${word}'${meant === undefined ? "" : `: did you mean '${meant}'?`}`,
+  );
+}
 
 /** Refuses words where a command takes none. */
 export function noWords(words: readonly string[]): void {

@@ -16,6 +16,10 @@ const CASES: readonly [line: string, completions: readonly string[]][] = [
   ["weave launch --trust", ["--trusted-subnets="]],
   ["weave help at", ["attach"]],
   ["weave completion z", ["zsh"]],
+  ["weave service im", ["import"]],
+  ["weave service import --pr", ["--priority="]],
+  ["weave service --pr", []],
+  ["weave network add --is", ["--isolated"]],
 ];
 
 for (const [line, completions] of CASES) {

@@ -1,19 +1,21 @@
 /** Help texts: one screen each, made of what commands and options say about themselves. */
 import type { Option } from "../config/option.ts";
-import type { Command, Group, Input } from "./command.ts";
+import { type Command, type Group, type Input, subcommandWord } from "./command.ts";
 import { UsageError } from "./parse.ts";
 
-const GROUPS: readonly Group[] = ["Router", "Containers", "Names", "This host", "Other"];
+const GROUPS: readonly Group[] = ["Router", "Containers", "Names", "Services", "This host", "Other"];
 const WIDTH = 80;
 
 /** `weave help`. It goes to stderr, as from Weave Net. */
 export function help({ words, terminal }: Input, commands: readonly Command[]): number {
-  const [name, more] = words;
+  const [name, ...more] = words;
   const found = commands.find((command) => command.name === name);
-  if (more !== undefined || (name !== undefined && found === undefined)) {
-    throw new UsageError(`Unknown weave command '${more ?? name}'`);
+  const subcommand = found?.subcommands?.find((command) => subcommandWord(command) === more[0]);
+  const tooMuch = more[subcommand === undefined ? 0 : 1];
+  if (tooMuch !== undefined || (name !== undefined && found === undefined)) {
+    throw new UsageError(`Unknown weave command '${tooMuch ?? name}'`);
   }
-  terminal.warn(found === undefined ? overview(commands) : commandHelp(found));
+  terminal.warn(found === undefined ? overview(commands) : commandHelp(subcommand ?? found));
   return 0;
 }
 
@@ -35,13 +37,17 @@ export function commandHelp(command: Command): string {
   const options = Object.values(command.options);
   const usual = options.filter((option) => option.kind === "usual");
   const rare = options.filter((option) => option.kind === "rare");
-  const { name, usage, summary, details, examples } = command;
+  const { name, usage, summary, details, examples, subcommands } = command;
   const lines = [
     ["Usage: weave", name, options.length > 0 ? "[OPTION…]" : "", usage].filter((part) => part !== "").join(" "),
     "",
     `${summary}.`,
   ];
   if (details !== undefined) lines.push(...details.split("\n"));
+  if (subcommands !== undefined) {
+    lines.push("", ...subcommands.map((c) => `  ${subcommandWord(c).padEnd(15)}${c.summary}`));
+    lines.push("", `'weave ${name} COMMAND --help' says more about one.`);
+  }
   if (usual.length > 0) lines.push("", ...table(usual));
   if (rare.length > 0) lines.push("", ...wrap(`Rarely needed: ${rare.map(describe).join(", ")}`));
   lines.push("", ...examples.map((example, i) => `${i === 0 ? "Example:" : "        "} ${example}`));

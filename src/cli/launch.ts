@@ -70,8 +70,8 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
   const { checkHost } = await import("../daemon/requirements.ts");
   checkHost(terminal);
   if (asked.options.ipam !== undefined) {
-    const { checkRange } = await import("../daemon/range_check.ts");
-    checkRange(asked.options.ipam, terminal);
+    const { checkRange, interfacesApart } = await import("../daemon/range_check.ts");
+    checkRange(asked.options.ipam, await interfacesApart(asked.options), terminal);
   }
   await checkNames(asked);
   return values.foreground ? await launchHere(given, words) : await launchDetached(given, words, values.json, terminal);

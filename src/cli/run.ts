@@ -1,7 +1,7 @@
 /** From the arguments of the program to an exit status. */
 import type { Options } from "../config/option.ts";
 import { OperationError, OptionError, RouterAbsentError } from "../lib/errors.ts";
-import type { Command } from "./command.ts";
+import { type Command, subcommandWord } from "./command.ts";
 import { commandLater, COMMANDS, COMMANDS_LATER, REMOVED } from "./commands.ts";
 import { commandHelp, overview } from "./help.ts";
 import { type Line, parseLine, UsageError } from "./parse.ts";
@@ -17,7 +17,11 @@ export async function run(args: readonly string[], terminal: Terminal = TERMINAL
   if (name === "--help" || name === "-h") return await run(["help"], terminal);
   if (name === "--version") return await run(["version"], terminal);
   const command = COMMANDS.find((c) => c.name === name);
-  if (command !== undefined) return await runCommand(command, rest, terminal);
+  if (command !== undefined) {
+    const subcommand = command.subcommands?.find((c) => subcommandWord(c) === rest[0]);
+    if (subcommand !== undefined) return await runCommand(subcommand, rest.slice(1), terminal);
+    return await runCommand(command, rest, terminal);
+  }
   if (name !== undefined && Object.hasOwn(COMMANDS_LATER, name)) return commandLater(name, terminal);
   terminal.warn(name === undefined ? overview(COMMANDS) : unknownCommand(name));
   return WRONG_USAGE;

@@ -28,9 +28,10 @@ for (const args of [["help"], ["--help"], ["-h"], ["--local", "help"], ["help", 
   });
 }
 
-for (const { name } of COMMANDS) {
+for (const { name } of COMMANDS.flatMap((c) => [c, ...c.subcommands ?? []])) {
   Deno.test(`run() helps with ${name} on one screen, with an example`, async () => {
-    const { status, err } = await weave(name, "--help");
+    const { status, err } = await weave(...name.split(" "), "--help");
+    assert.deepEqual(await weave("help", ...name.split(" ")), { status, out: "", err });
     assert.equal(status, 0);
     const lines = err.trimEnd().split("\n");
     assert.ok(lines.length <= 32, `${lines.length} lines`);
@@ -53,6 +54,12 @@ const WRONG: readonly { args: readonly string[]; says: RegExp; status?: number }
   { args: ["connect", "--repalce", "x"], says: /^Unknown flag --repalce: did you mean --replace\?/ },
   { args: ["help", "lunch"], says: /^Unknown weave command 'lunch'/ },
   { args: ["completion", "tcsh"], says: /^One of bash, zsh, fish expected/, status: 2 },
+  { args: ["service"], says: /^Usage: weave service /m, status: 2 },
+  { args: ["service", "imprt"], says: /^Unknown weave command 'service imprt': did you mean 'import'\?/, status: 2 },
+  { args: ["service", "show"], says: /^Usage: weave service show/, status: 2 },
+  { args: ["service", "show", "a/b"], says: /^Cannot use "a\/b" as name of a service/, status: 2 },
+  { args: ["network", "ls", "x"], says: /^Unexpected argument "x"/, status: 2 },
+  { args: ["help", "service", "lunch"], says: /^Unknown weave command 'lunch'/ },
   { args: ["logs", "--folow"], says: /did you mean --follow\?/, status: 2 },
 ];
 

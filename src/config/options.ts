@@ -12,6 +12,7 @@ import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Level } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
 import { type IpamOptions, readIpamOptions } from "./ipam_options.ts";
+import { NETWORK, type NetworkOption } from "./service_options.ts";
 import {
   address,
   domain,
@@ -77,6 +78,8 @@ export interface RouterOptions {
   readonly dnsGraceMs: number;
   /** Absolute, or empty: no other servers. */
   readonly resolvConf: string;
+  /** Networks besides the mesh and the host's own, for services. */
+  readonly networks: readonly NetworkOption[];
   readonly logLevel: Level;
   readonly logFormat: "text" | "json";
   /** Ids and keys of a recorded router, only in tests. */
@@ -282,6 +285,7 @@ export const ROUTER = {
     help: "where other DNS servers are named",
     kind: "rare",
   }),
+  networks: NETWORK,
   logLevel: oneOf<Level>({
     flag: "log-level",
     value: "LEVEL",

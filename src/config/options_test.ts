@@ -43,6 +43,7 @@ Deno.test("routerOptions() has Weave Net's defaults where nothing is given", () 
     dnsFallbackTimeoutMs: 5_000,
     dnsGraceMs: 60_000,
     resolvConf: "/etc/resolv.conf",
+    networks: [],
     logLevel: "info",
     logFormat: "text",
     testIdentity: undefined,

@@ -38,6 +38,10 @@ import { Ipam } from "./ipam.ts";
 import { NO_ALLOCATION } from "./no_allocation.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
 import { makeReport } from "./report.ts";
+import { serviceRoutes } from "./service_routes.ts";
+import { servicesReport } from "./service_view.ts";
+import { Services } from "./services.ts";
+import { socketOwner } from "../host/socket_owner.ts";
 import { Targets } from "./targets.ts";
 import { wasRunning } from "./targets_file.ts";
 import { REPORT_VIEWS } from "./status.ts";
@@ -122,6 +126,7 @@ class Router implements RouterControl, AsyncDisposable {
       httpAddr,
       statusAddr,
       metricsAddr,
+      uidOf: socketOwner,
       spin: testSpin,
     });
     owned.defer(() => api.stop());
@@ -146,7 +151,7 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   report() {
-    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns } = this.#parts;
+    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns, services } = this.#parts;
     return makeReport({
       options: this.#o,
       version: VERSION,
@@ -162,12 +167,13 @@ class Router implements RouterControl, AsyncDisposable {
       warnings: [...targets.warnings, ...watch.warnings],
       ipam: ipam?.report(),
       dns: dns?.report(),
+      services: servicesReport(services),
     });
   }
 
   get routes(): readonly Route[] {
-    const { ipam, dns } = this.#parts;
-    return [...ipam?.routes() ?? [], ...dns?.routes() ?? []];
+    const { ipam, dns, services } = this.#parts;
+    return [...ipam?.routes() ?? [], ...dns?.routes() ?? [], ...serviceRoutes(services)];
   }
 
   connect(peers: readonly string[], options: { readonly replace: boolean }): Promise<ConnectResult> {
@@ -186,14 +192,16 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   async leave(): Promise<void> {
-    const { ipam, dns } = this.#parts;
+    const { ipam, dns, services } = this.#parts;
+    await services.leave();
     dns?.leave();
     await ipam?.leave();
   }
 
   async removePeer(id: string): Promise<number | undefined> {
-    const { ipam, dns } = this.#parts;
+    const { ipam, dns, services } = this.#parts;
     dns?.removePeer(id);
+    services.removePeer(id);
     return await ipam?.removePeer(id);
   }
 }
@@ -212,6 +220,7 @@ interface Parts {
   readonly ipam: Ipam | undefined;
   /** undefined: `--no-dns`. */
   readonly dns: Dns | undefined;
+  readonly services: Services;
   readonly ended: PromiseWithResolvers<number>;
 }
 
@@ -334,6 +343,23 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
     owned.defer(() => dns?.stop());
     loop.add(dns);
   }
+  const services = await Services.start({
+    options,
+    ourName: name,
+    mesh,
+    run,
+    ipam,
+    dns,
+    sockets,
+    plumbing,
+    links,
+    clock: SYSTEM_CLOCK,
+    random,
+    log,
+    restarted: wasRunning(dbPrefix),
+  });
+  owned.defer(() => services.stop());
+  loop.add(services);
   const containers = new ContainerWatch({
     log,
     listener: {
@@ -359,7 +385,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
   };
   const watch = new HostWatch({ plumbing, links, host: watchedHost, log, onGone });
   owned.defer(() => watch.stop());
-  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ipam, dns, ended };
+  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ipam, dns, services, ended };
 }
 
 interface PrepareOptions {

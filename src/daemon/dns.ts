@@ -58,6 +58,8 @@ export interface DnsOptions {
 
 /** Owner of names that belong to no container. */
 export const EXTERN_ID = "weave:extern";
+/** Owner of names of services. */
+export const SERVICE_ID = "weave:service";
 
 /** Docker is asked again so soon where it did not answer. */
 const DOCKER_RETRY_MS = 10_000;
@@ -203,6 +205,34 @@ export class Dns implements Companion {
     const owners = new Set(this.#names.own().map(({ containerId }) => containerId).filter(gone));
     for (const id of owners) this.handleContainerDied(id);
     this.#doubtful = this.#doubtful.filter(({ containerId }) => !gone(containerId));
+  }
+
+  // Services
+
+  /** These are all names of services that this host has. @param names without a final dot */
+  setServiceNames(names: readonly { readonly hostname: string; readonly data: NameData }[]): void {
+    const keyOf = ({ hostname, data }: { readonly hostname: string; readonly data: NameData }) =>
+      `${hostname.replace(/\.$/, "")} ${data}`;
+    const before = new Map(
+      this.#names.own().filter(({ containerId }) => containerId === SERVICE_ID).map((name) => [keyOf(name), name]),
+    );
+    const wanted = new Map(names.map(({ hostname, data }) => {
+      const name = { hostname, data: canonical(data), containerId: SERVICE_ID };
+      return [keyOf(name), name] as const;
+    }));
+    const gone = [...before].filter(([key]) => !wanted.has(key));
+    const fresh = [...wanted].filter(([key]) => !before.has(key));
+    if (gone.length + fresh.length === 0) return;
+    this.#o.run(() => {
+      for (const [, name] of gone) this.#names.remove(name);
+      this.#names.addAll(fresh.map(([, name]) => name));
+    });
+  }
+
+  /** What a name in the domain stands for now. */
+  addressesOf(hostname: string): readonly Ipv4[] {
+    const key = parseName(hostname);
+    return key === undefined ? [] : this.#names.lookup(key).addresses;
   }
 
   // The API
@@ -415,6 +445,11 @@ async function hostnamesOf(attached: readonly PsEntry[]): Promise<OwnName[]> {
       ? []
       : addresses.map(({ address }) => ({ hostname, containerId: id, data: address as NameData }));
   });
+}
+
+/** A record as `parseRecord()` writes it. */
+function canonical(data: NameData): NameData {
+  return typeof data === "string" ? parseRecord(data)?.text ?? data : data;
 }
 
 /** An address of either kind, or a record in words. */

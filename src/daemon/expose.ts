@@ -4,6 +4,7 @@ import { announceAddress } from "../host/arp.ts";
 import { findBridge } from "../host/bridge.ts";
 import type { Exposure } from "../host/firewall.ts";
 import { Links, readSysctl } from "../host/links.ts";
+import { keepServiceAddressesLast } from "../host/service_routes.ts";
 import { type AddressBook, type AddressToken, EXPOSE_ID, type Progress } from "./address_book.ts";
 import {
   checkTokens,
@@ -119,6 +120,7 @@ async function putOnBridge(
     for (const { cidr } of missing) {
       if (links.addAddress(bridge.index, cidr)) undo.push(() => links.removeAddresses(bridge.index, [cidr]));
     }
+    keepServiceAddressesLast(links, bridge.index);
     await plumbing.refreshFirewall(links);
     for (const { cidr } of missing) announceAddress(bridge, cidr.address);
   } catch (error) {

@@ -189,6 +189,20 @@ export class Ipam implements Companion {
     this.#o.run((now) => this.#allocator.freeAll(id, now));
   }
 
+  /** Addresses of services: whoever owns their ranges holds them. See `Allocator.keep()`. */
+  keep(wanted: readonly { readonly id: string; readonly cidr: Cidr }[], isOfKind: (id: string) => boolean): void {
+    const claimants = wanted.map((one) => ({ ...one, isContainer: false }));
+    this.#o.run((now) => this.#allocator.keep(claimants, isOfKind, now));
+  }
+
+  get defaultSubnet(): Cidr {
+    return this.#o.options.defaultSubnet;
+  }
+
+  get range(): Cidr {
+    return this.#o.options.range;
+  }
+
   // What the daemon asks for
 
   /** Gives all our addresses to others, and serves no more. */

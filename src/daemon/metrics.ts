@@ -83,6 +83,32 @@ function dnsFamilies({ DNS: dns }: Report): Family[] {
   ];
 }
 
+function serviceFamilies({ Services: services }: Report): Family[] {
+  if (services === undefined) return [];
+  const { Backends: backends, Rejections: rejections } = services;
+  return [
+    gauge("weave_services_imported", "Number of services that this host imports.", services.Imports),
+    gauge("weave_services_exported", "Number of exports of this host.", services.Exports),
+    gauge("weave_services_known", "Number of imports and exports of all peers.", services.Known),
+    {
+      name: "weave_service_backends",
+      type: "gauge",
+      help: "Number of backends of this host's services, by health.",
+      samples: [
+        [{ health: "down" }, backends.Down],
+        [{ health: "unknown" }, backends.Unknown],
+        [{ health: "up" }, backends.Up],
+      ],
+    },
+    gauge("weave_service_addresses_held", "Number of addresses that this host answers for.", services.Holding.length),
+    counter(
+      "weave_service_rejections_total",
+      "Count of what other peers said of services and was not taken.",
+      rejections.reduce((sum, { Count }) => sum + Count, 0),
+    ),
+  ];
+}
+
 /**
  * For each state and type there is, and always for established sleeve, both values of encryption: a rule that watches for zero
  * established connections needs the zero.
@@ -135,6 +161,7 @@ function ourFamilies(report: Report): Family[] {
     ...totals,
     trafficFamily("packets", "Packets of the overlay, by peer and direction.", router.Connections),
     ...dnsFamilies(report),
+    ...serviceFamilies(report),
     trafficFamily("octets", "UDP payload of the overlay, by peer and direction.", router.Connections),
   ];
 }

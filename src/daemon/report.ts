@@ -18,6 +18,7 @@ import {
   type PeerReport,
   type Report,
   type RouterReport,
+  type ServicesReport,
   type TurnedAwayReport,
 } from "./status.ts";
 
@@ -41,6 +42,7 @@ export interface ReportSources {
   readonly ipam: IpamReport | undefined;
   /** undefined: there is no DNS. */
   readonly dns: DnsReport | undefined;
+  readonly services: ServicesReport;
 }
 
 export function makeReport(sources: ReportSources): Report {
@@ -51,6 +53,7 @@ export function makeReport(sources: ReportSources): Report {
     Router: routerReport(sources),
     ...sources.ipam === undefined ? {} : { IPAM: sources.ipam },
     ...sources.dns === undefined ? {} : { DNS: sources.dns },
+    Services: sources.services,
   };
 }
 

@@ -1,6 +1,7 @@
 /** What this machine must offer before a router is started here; asked before anything is made. */
 import { describeLack, type Lack, probeMachine } from "../../ffi/probe.ts";
 import { findProgram } from "../host/command.ts";
+import { nftMissing } from "../host/nft.ts";
 import { OperationError } from "../lib/errors.ts";
 import type { Progress } from "./address_book.ts";
 
@@ -10,6 +11,8 @@ const IPTABLES = ["iptables", "iptables-save", "iptables-restore"];
 /** Rejects naming all that is missing; what the router can do without is a warning. */
 export function checkHost(progress: Progress): void {
   refuseLacks(probeMachine(), IPTABLES.filter((name) => findProgram(name) === undefined), progress);
+  const missing = nftMissing();
+  if (missing !== undefined) progress.warn(`WARNING: services cannot be offered: ${missing}`);
 }
 
 export function refuseLacks(lacks: readonly Lack[], programs: readonly string[], progress: Progress): void {

@@ -7,6 +7,7 @@ import { dockerIsThere, runningContainers } from "../host/docker.ts";
 import { ensureMulticastRules, removeFirewall } from "../host/firewall.ts";
 import { Links } from "../host/links.ts";
 import { findNetns, type Netns, statNetns } from "../host/netns.ts";
+import { resetServiceKernel } from "../host/service_kernel.ts";
 import { removeIfThere } from "../host/store.ts";
 import type { Link } from "../wire/rtnetlink.ts";
 import type { Progress } from "./address_book.ts";
@@ -35,6 +36,7 @@ export async function reset(options: ResetOptions): Promise<void> {
   };
   await plumbing.locked(async () => {
     await step(() => clearContainers(plumbing, options.progress));
+    await step(() => resetServiceKernel({ runDir, bridge: plumbing.host.bridge }));
     await step(() => removeFirewall(runDir));
     await step(() => removeLinks(plumbing.host.bridge));
     await step(() => removeState(options.statePrefix));

@@ -21,8 +21,40 @@ export interface Report {
   /** Parts that are off, or not built yet, are absent. */
   readonly IPAM?: IpamReport;
   readonly DNS?: DnsReport;
+  /** Ours. */
+  readonly Services?: ServicesReport;
   readonly Proxy?: JsonObject;
   readonly Plugin?: JsonObject;
+}
+
+/** All of it is ours. */
+export interface ServicesReport {
+  /** Why none can be offered here; empty: they can. */
+  readonly Unable: string;
+  readonly Networks: readonly {
+    readonly Name: string;
+    readonly Interfaces: readonly string[];
+    readonly Isolated: boolean;
+  }[];
+  /** Of this host. */
+  readonly Imports: number;
+  readonly Exports: number;
+  /** Backends of this host's imports. */
+  readonly Backends: { readonly Up: number; readonly Down: number; readonly Unknown: number };
+  /** Addresses that nobody has for himself and that this host answers for. */
+  readonly Holding: readonly string[];
+  /** Records of all peers together. */
+  readonly Known: number;
+  /** What other peers said and was not taken. */
+  readonly Rejections: readonly {
+    readonly Peer: string;
+    readonly NickName: string;
+    readonly What: string;
+    readonly Reason: string;
+    readonly Count: number;
+  }[];
+  /** What an operator must know, a plain line each. */
+  readonly Warnings: readonly string[];
 }
 
 export interface IpamReport {
@@ -308,6 +340,10 @@ const ALWAYS_LISTS: ReadonlySet<string> = new Set([
   "TurnedAway",
   "Warnings",
   "Extensions",
+  "Networks",
+  "Interfaces",
+  "Holding",
+  "Rejections",
 ]);
 
 /** Everything the API says of a report. */
@@ -323,7 +359,7 @@ function templateRules({ Router: router }: Report): TemplateRules {
   return {
     json: (value) => writeJson(withNulls(value, value === router.TrustedSubnets ? "TrustedSubnets" : "")),
     maps: new Set(["OverlayDiagnostics", "CaptureStats", "Attrs", "Drops", "Totals", "Counters"]),
-    optional: new Set(["IPAM", "DNS", "Proxy", "Plugin"]),
+    optional: new Set(["IPAM", "DNS", "Services", "Proxy", "Plugin"]),
   };
 }
 

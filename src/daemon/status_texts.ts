@@ -15,6 +15,7 @@ import type {
   PeerReport,
   Report,
   RouterReport,
+  ServicesReport,
 } from "./status.ts";
 
 /** In the order in which they are counted. */
@@ -106,7 +107,7 @@ function linesOf(view: StatusView, report: Report): string[] {
   }
 }
 
-function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns }: Report): string[] {
+function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns, Services: services }: Report): string[] {
   const drops = unexpectedDrops(router);
   return [
     label("Version", `${version} (version check update disabled)`),
@@ -125,6 +126,28 @@ function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns }: R
     ...router.Warnings.map((warning) => label("Warning", warning)),
     ...ipam === undefined ? [] : ["", ...ipamBlock(ipam)],
     ...dns === undefined ? [] : ["", ...dnsBlock(dns)],
+    ...services === undefined || !inUse(services) ? [] : ["", ...servicesBlock(services)],
+  ];
+}
+
+/** Who has no services, and knows of none, reads what Weave Net would say. */
+function inUse({ Networks: networks, Imports: imports, Exports: exports, Known: known }: ServicesReport): boolean {
+  return networks.length + imports + exports + known > 0;
+}
+
+function servicesBlock(services: ServicesReport): string[] {
+  const { Backends: backends, Rejections: rejections } = services;
+  const refused = rejections.reduce((sum, { Count }) => sum + Count, 0);
+  return [
+    label("Service", "services"),
+    label("Status", services.Unable === "" ? "ready" : services.Unable),
+    label("Networks", ["host", ...services.Networks.map(({ Name }) => Name)].join(", ")),
+    label("Imports", `${services.Imports} (backends: ${backends.Up} up, ${backends.Down + backends.Unknown} not)`),
+    label("Exports", String(services.Exports)),
+    label("Holding", `${services.Holding.length} ${services.Holding.length === 1 ? "address" : "addresses"}`),
+    label("Known", `${services.Known} of all peers`),
+    ...refused === 0 ? [] : [label("Rejected", `${refused} records; 'weave report' says why`)],
+    ...services.Warnings.map((warning) => label("Warning", warning)),
   ];
 }
 
@@ -253,7 +276,7 @@ function dnsLines({ DNS: dns }: Report): string[] {
 }
 
 function mainValue(report: Report): unknown {
-  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns } = report;
+  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns, Services: services } = report;
   return {
     Ready,
     Version,
@@ -288,6 +311,7 @@ function mainValue(report: Report): unknown {
         Warnings: dns.Warnings,
       },
     },
+    ...services === undefined ? {} : { Services: services },
   };
 }
 

@@ -1,7 +1,7 @@
 /** ARP on behalf of a container or the host: saying that an address lives here now, and asking whether it lives anywhere. */
 import { PacketSocket } from "../../ffi/packet_socket.ts";
 import { OperationError } from "../lib/errors.ts";
-import { formatIpv4, type Ipv4 } from "../lib/ip.ts";
+import type { Ipv4 } from "../lib/ip.ts";
 import type { Mac } from "../lib/mac.ts";
 import { ARP_ETHERTYPE, decodeArp, encodeArpProbe, encodeGratuitousArp } from "../wire/arp.ts";
 import type { Link } from "../wire/rtnetlink.ts";
@@ -16,11 +16,14 @@ const LOOK_EVERY_MS = 5;
 
 /** Tells everybody on the link that `address` is at its MAC. Call it in the namespace of the link. */
 export function announceAddress(link: Link, address: Ipv4): void {
-  if (link.mac === undefined) {
-    throw new OperationError(`Cannot announce ${formatIpv4(address)}: "${link.name}" has no MAC`);
-  }
+  announceAddresses(link, [address]);
+}
+
+/** The same for several, which need not be addresses of the link. */
+export function announceAddresses(link: Link, addresses: Iterable<Ipv4>): void {
+  if (link.mac === undefined) throw new OperationError(`Cannot announce addresses: "${link.name}" has no MAC`);
   using socket = new PacketSocket({ link: link.index, protocol: ARP_ETHERTYPE });
-  socket.send(encodeGratuitousArp(link.mac, address));
+  for (const address of addresses) socket.send(encodeGratuitousArp(link.mac, address));
 }
 
 /** Who answers for `address` on the link, or asks for it for himself at this moment (RFC 5227 §2.1.1); undefined: nobody within the deadline. */

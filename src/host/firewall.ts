@@ -3,6 +3,7 @@
  * of the variant that Docker uses). Desired state against actual, one transaction per table; doing it twice changes nothing.
  *
  * FORWARD, from the top          WEAVE-EXPOSE                nat WEAVE, per exposed subnet
+ *   of services       ACCEPT (where there are any)
  *   docker0 → weave   DROP         -d subnet ACCEPT            multicast from it          RETURN
  *   weave → weave     ACCEPT                                   into it from elsewhere     MASQUERADE
  *   → weave           WEAVE-EXPOSE                             from it to elsewhere       MASQUERADE
@@ -29,6 +30,8 @@ import {
   type Wanted,
   type WantedTables,
 } from "./iptables.ts";
+import { servicesInKernel } from "./kernel_settings.ts";
+import { OUR_CONNMARK } from "./service_marks.ts";
 import { StoreFile } from "./store.ts";
 
 /** What the rules depend on besides exposures. */
@@ -68,11 +71,15 @@ const OUR_CHAINS: readonly string[] = [EXPOSE_CHAIN, NAT_CHAIN, ISOLATE_CHAIN, C
 const TABLES: readonly TableName[] = ["filter", "nat", "mangle"];
 const MULTICAST = "224.0.0.0/4";
 
-/** Everything we want in the packet filter. @param stale rules of ours in INPUT from an earlier time */
+/**
+ * Everything we want in the packet filter.
+ * @param stale rules of ours in INPUT from an earlier time
+ * @param services whether flows of services pass
+ */
 export function wantedFirewall(
   options: FirewallOptions,
   exposures: readonly Exposure[],
-  stale: readonly Rule[] = [],
+  { stale = [], services = false }: { readonly stale?: readonly Rule[]; readonly services?: boolean } = {},
 ): WantedTables {
   const subnets = uniqueSubnets(exposures.map((e) => e.cidr));
   const masqueraded = uniqueSubnets(exposures.filter((e) => e.masquerade).map((e) => e.cidr));
@@ -88,9 +95,12 @@ export function wantedFirewall(
         [EXPOSE_CHAIN, subnets.map((s) => `-d ${s.text} -j ACCEPT`)],
       ]),
       noChains: [],
-      top: new Map([["FORWARD", forwardRules(options)]]),
+      top: new Map([["FORWARD", [...(services ? [SERVICE_RULE] : []), ...forwardRules(options)]]]),
       anywhere: new Map([["INPUT", input]]),
-      gone: new Map([["INPUT", stale.filter((rule) => !keep.has(canonical(rule)))]]),
+      gone: new Map([
+        ["INPUT", stale.filter((rule) => !keep.has(canonical(rule)))],
+        ["FORWARD", services ? [] : [SERVICE_RULE]],
+      ]),
       shadows: (rule, chains) => letsDockerIn(rule, chains, options),
     }],
     ["nat", {
@@ -112,7 +122,7 @@ export function wantedFirewall(
 
 /** Nothing of ours in what `actual` holds: neither chains, nor jumps to them, nor `recorded` rules of INPUT. */
 export function wantedNothing(actual: Ruleset, options: FirewallOptions, recorded: readonly Rule[]): WantedTables {
-  const ours = new Set([...forwardRules(options), ...recorded].map(canonical));
+  const ours = new Set([SERVICE_RULE, ...forwardRules(options), ...recorded].map(canonical));
   return new Map(TABLES.map((name): [TableName, Wanted] => {
     const chains = actual.get(name) ?? new Map<string, readonly Rule[]>();
     const gone = new Map<string, readonly Rule[]>();
@@ -125,6 +135,9 @@ export function wantedNothing(actual: Ruleset, options: FirewallOptions, recorde
     return [name, { chains: new Map(), noChains, top: new Map(), anywhere: new Map(), gone }];
   }));
 }
+
+/** What `service_rules.ts` has marked has been allowed; a policy of DROP, as Docker sets it, and the rule about its bridge would say no. */
+const SERVICE_RULE: Rule = `-m connmark --mark ${OUR_CONNMARK} -j ACCEPT`;
 
 function forwardRules({ bridge, dockerBridge }: FirewallOptions): Rule[] {
   return [
@@ -257,7 +270,7 @@ export async function ensureFirewall(state: FirewallState): Promise<boolean> {
   const owned = new Set((before?.input ?? []).map(canonical));
   const input = inputRules(options).filter((rule) => owned.has(canonical(rule)) || !present.has(canonical(rule)));
   const stale = (before?.input ?? []).filter((rule) => !input.includes(rule));
-  const wanted = wantedFirewall(options, state.exposures, stale);
+  const wanted = wantedFirewall(options, state.exposures, { stale, services: servicesInKernel(state.runDir) });
 
   // Recorded first: after a crash in between, too much of ours is known rather than too little.
   const record: FirewallRecord = { options, input: [...input, ...stale], settled: true };
@@ -288,7 +301,8 @@ export async function canaryIntact(state: FirewallState): Promise<boolean> {
   if (TABLES.some((table) => !ruleset.get(table)?.has(CANARY_CHAIN))) return false;
   if (record?.settled === false) return true;
   const options = state.options ?? record?.options ?? DEFAULT_FIREWALL;
-  return planRestore(ruleset, wantedFirewall(options, state.exposures)) === "";
+  const wanted = wantedFirewall(options, state.exposures, { services: servicesInKernel(state.runDir) });
+  return planRestore(ruleset, wanted) === "";
 }
 
 /** Takes all of ours out of both variants; the caller holds the host's lock. No iptables program is no error. */

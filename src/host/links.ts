@@ -1,5 +1,5 @@
 /**
- * Links, addresses and routes of one network namespace, read and changed over netlink. Everything here is synchronous, so
+ * Links, addresses, routes and rules of one network namespace, read and changed over netlink. Everything here is synchronous, so
  * that it can run inside `withNetns`; a `Links` keeps working on the namespace it was opened in wherever its thread goes later.
  * What is already as wanted is left alone, and what is already gone is no error.
  */
@@ -13,24 +13,30 @@ import {
   decodeLink,
   decodeNeighbour,
   decodeRoute,
+  decodeRule,
   encodeDeleteAddress,
   encodeDeleteLink,
   encodeDeleteNeighbour,
   encodeDeleteRoute,
+  encodeDeleteRule,
   encodeGetAddresses,
   encodeGetLink,
   encodeGetNeighbours,
   encodeGetRoutes,
+  encodeGetRules,
   encodeNewAddress,
   encodeNewLink,
   encodeNewNeighbour,
   encodeNewRoute,
+  encodeNewRule,
   encodeSetLink,
   encodeSetPort,
   type Link,
+  type LinkAddress,
   type LinkChange,
   type Neighbour,
   NETLINK_ROUTE,
+  type PolicyRule,
   type PortFlags,
   type Route,
   RTM,
@@ -38,6 +44,16 @@ import {
 
 /** A dump during which something changed is taken again, this often at most. */
 const DUMP_ATTEMPTS = 5;
+
+/**
+ * Label of an address that services need on the bridge. The host does not have it for itself: nothing listens on it, and no route comes
+ * with it.
+ */
+export const SERVICE_LABEL_SUFFIX = ":svc";
+
+export function isServiceAddress({ label }: LinkAddress): boolean {
+  return label?.endsWith(SERVICE_LABEL_SUFFIX) ?? false;
+}
 
 export class Links implements Disposable {
   readonly #socket = new NetlinkSocket(NETLINK_ROUTE);
@@ -81,16 +97,27 @@ export class Links implements Disposable {
     if (differs) this.#request(encodeSetPort(link.index, flags), `set port flags of "${link.name}"`);
   }
 
-  /** IPv4 addresses of a link, in the order in which they were added. */
+  /** IPv4 addresses of a link, in the order in which they were added, without those of services. */
   addresses(index: number): Cidr[] {
+    return this.linkAddresses(index).filter((address) => !isServiceAddress(address)).map(({ cidr }) => cidr);
+  }
+
+  /** All IPv4 addresses, of a link or of all, with what they are for. */
+  linkAddresses(index?: number): LinkAddress[] {
     return this.#dump(encodeGetAddresses(), RTM.newAddress).map(decodeAddress)
-      .filter((address) => address?.link === index).map((address) => address!.cidr);
+      .filter((address) => address !== undefined)
+      .filter(({ link }) => index === undefined || link === index);
   }
 
   /** @returns whether it was missing */
   addAddress(index: number, cidr: Cidr): boolean {
-    const what = `add address ${formatCidr(cidr)}`;
-    return this.#unless("EEXIST", () => this.#request(encodeNewAddress({ link: index, cidr }), what));
+    return this.addLinkAddress({ link: index, cidr });
+  }
+
+  /** @returns whether it was missing */
+  addLinkAddress(address: LinkAddress): boolean {
+    const what = `add address ${formatCidr(address.cidr)}`;
+    return this.#unless("EEXIST", () => this.#request(encodeNewAddress(address), what));
   }
 
   /** @returns whether it was there */
@@ -105,14 +132,19 @@ export class Links implements Disposable {
    */
   removeAddresses(index: number, cidrs: readonly Cidr[]): void {
     const removed = new Set(cidrs.map(formatCidr));
-    const keep = this.addresses(index).filter((cidr) => !removed.has(formatCidr(cidr)));
+    const keep = this.linkAddresses(index).filter(({ cidr }) => !removed.has(formatCidr(cidr)));
     for (const cidr of cidrs) this.removeAddress(index, cidr);
-    const left = new Set(this.addresses(index).map(formatCidr));
-    for (const cidr of keep) if (!left.has(formatCidr(cidr))) this.addAddress(index, cidr);
+    const left = new Set(this.linkAddresses(index).map(({ cidr }) => formatCidr(cidr)));
+    for (const address of keep) if (!left.has(formatCidr(address.cidr))) this.addLinkAddress(address);
   }
 
   /** IPv4 unicast routes of the main table. */
   routes(): Route[] {
+    return this.allRoutes().filter(({ table, type }) => table === undefined && type === undefined);
+  }
+
+  /** IPv4 routes of all tables, those of several ways left out. */
+  allRoutes(): Route[] {
     return this.#dump(encodeGetRoutes(), RTM.newRoute).map(decodeRoute).filter((route) => route !== undefined);
   }
 
@@ -126,6 +158,24 @@ export class Links implements Disposable {
   removeRoute(route: Route): boolean {
     const what = `remove route ${formatCidr(route.destination)}`;
     return this.#unless("ESRCH", () => this.#request(encodeDeleteRoute(route), what));
+  }
+
+  /** IPv4 rules that choose a table. */
+  rules(): PolicyRule[] {
+    return this.#dump(encodeGetRules(), RTM.newRule).map(decodeRule).filter((rule) => rule !== undefined);
+  }
+
+  /** @returns whether it was missing */
+  addRule(rule: PolicyRule): boolean {
+    return this.#unless("EEXIST", () => this.#request(encodeNewRule(rule), `add rule of priority ${rule.priority}`));
+  }
+
+  /** @returns whether it was there */
+  removeRule(rule: PolicyRule): boolean {
+    return this.#unless(
+      "ENOENT",
+      () => this.#request(encodeDeleteRule(rule), `remove rule of priority ${rule.priority}`),
+    );
   }
 
   neighbours(family: "inet" | "bridge"): Neighbour[] {

@@ -105,10 +105,11 @@ export class ControlSockets {
     return new TcpDial(this.#shared, remote, handler, options);
   }
 
-  /** Calls back whenever another descriptor can be read, until the function it returns is called; do that before closing it. */
-  watch(fd: Fd, onReadable: () => void): () => void {
+  /** Calls back whenever another descriptor is ready, until the function it returns is called; do that before closing it. */
+  watch(fd: Fd, onReady: () => void, interest: "readable" | "writable" = "readable"): () => void {
     this.#checkRunning();
-    const watch = this.#shared.poller.watch(fd, { readable: true, writable: false }, onReadable);
+    const wanted = { readable: interest === "readable", writable: interest === "writable" };
+    const watch = this.#shared.poller.watch(fd, wanted, onReady);
     return () => watch.remove();
   }
 
@@ -197,7 +198,7 @@ class TcpDial implements Dial {
     this.#name = `dial tcp ${formatAddress({ address: source, port: 0 })}->${formatEndpoint(remote)}`;
     shared.open.add(this);
     try {
-      this.#fd = connectTcp(remote, source);
+      this.#fd = connectTcp(remote, { source });
     } catch (error) {
       if (!(error instanceof SysError)) throw error;
       this.#timer = setTimeout(() => this.#fail(`${error.call}: ${goText(error.errno)}`), 0);

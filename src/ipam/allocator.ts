@@ -135,6 +135,8 @@ export class Allocator implements GossipChannel {
   readonly #rings = new Map<number, RingValue>();
   /** The state as octets, until it is another one. */
   #encoded: { readonly key: string; readonly ring: RingValue; readonly octets: Uint8Array } | undefined;
+  /** See `keep()`. */
+  #kept: { readonly wanted: readonly Claimant[]; readonly isOfKind: (id: string) => boolean } | undefined;
   #lastOperation = 0;
   #leaving = false;
   #now: Instant;
@@ -245,6 +247,34 @@ export class Allocator implements GossipChannel {
   /** Everything that is held here. */
   held(): readonly { readonly id: string; readonly cidrs: readonly Cidr[] }[] {
     return [...this.#territory.holdings.entries()].map(([id, { cidrs }]) => ({ id, cidrs }));
+  }
+
+  /**
+   * Addresses that whoever owns their ranges is to hold, as they belong to nobody alone: those in our ranges are held from now on, and as
+   * soon as ranges become ours; what ids of this kind hold otherwise is free.
+   * @param isOfKind whether an id is one of those that are kept like this
+   */
+  keep(wanted: readonly Claimant[], isOfKind: (id: string) => boolean, now: Instant): void {
+    this.#enter(now, () => {
+      this.#kept = { wanted, isOfKind };
+      this.#holdKept();
+    });
+  }
+
+  #holdKept(): void {
+    if (this.#kept === undefined) return;
+    const { wanted, isOfKind } = this.#kept;
+    const keys = new Set(wanted.map(({ id, cidr }) => `${id} ${cidr.address}`));
+    for (const [id, { cidrs }] of [...this.#territory.holdings.entries()]) {
+      if (!isOfKind(id)) continue;
+      for (const { address } of cidrs) {
+        // What became another's is held by him.
+        if (!keys.has(`${id} ${address}`) || !this.#territory.owns(address)) this.#territory.free(id, address);
+      }
+    }
+    for (const claimant of wanted) {
+      if (this.#territory.owns(claimant.cidr.address)) this.#takeNote(claimant);
+    }
   }
 
   // What happens to containers
@@ -546,6 +576,7 @@ export class Allocator implements GossipChannel {
   /** The ring is another one than before: what waited may be had now. */
   #handleNewRing(): void {
     this.#election?.end();
+    this.#holdKept();
     this.#operations.tryAll();
   }
 

@@ -142,6 +142,11 @@ export class Territory {
     return problem;
   }
 
+  /** It is of our ranges. */
+  owns(address: Ipv4): boolean {
+    return this.#space.owns(address);
+  }
+
   /** Takes note that an address is in use, whoever owns it. False: somebody else holds it here. */
   note({ id, cidr, isContainer }: Claimant): boolean {
     const holder = this.holdings.holderOf(cidr.address);

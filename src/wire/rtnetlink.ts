@@ -1,6 +1,6 @@
 /**
- * Links, addresses, routes and neighbours as rtnetlink says them (linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h): requests to
- * encode, replies to decode. No state and no socket; IPv4 and Ethernet only.
+ * Links, addresses, routes, rules and neighbours as rtnetlink says them (linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
+ * neighbour.h): requests to encode, replies to decode. No state and no socket; IPv4 and Ethernet only.
  */
 import { WireError } from "../lib/errors.ts";
 import type { Cidr, Ipv4 } from "../lib/ip.ts";
@@ -31,6 +31,9 @@ export const RTM = {
   newNeighbour: 28,
   deleteNeighbour: 29,
   getNeighbour: 30,
+  newRule: 32,
+  deleteRule: 33,
+  getRule: 34,
 } as const;
 
 /** Protocol number for socket(AF_NETLINK, …) and the groups that tell of links, and of IPv4 addresses. */
@@ -40,10 +43,16 @@ export const RTNLGRP_IPV4_IFADDR = 5;
 
 const AF = { unspecified: 0, inet: 2, bridge: 7 } as const;
 const IFF = { up: 0x1, running: 0x40, lowerUp: 0x1_0000 } as const;
-const RT_TABLE_MAIN = 254;
-const RT_SCOPE = { universe: 0, link: 253 } as const;
+export const MAIN_TABLE = 254;
+const RT_SCOPE = { universe: 0, link: 253, host: 254 } as const;
 const RTPROT_BOOT = 3;
-const RTN_UNICAST = 1;
+/** RTN_*: kinds of routes. */
+const ROUTE_TYPE = { unicast: 1, local: 2, blackhole: 6, unreachable: 7 } as const;
+const ROUTE_TYPES = new Map<number, keyof typeof ROUTE_TYPE>(
+  Object.entries(ROUTE_TYPE).map(([name, type]) => [type, name as keyof typeof ROUTE_TYPE]),
+);
+/** RTNH_F_ONLINK: the gateway is on the link, whatever addresses say. */
+const ON_LINK = 4;
 
 /** IFLA_*: attributes of a link. */
 const IFLA = {
@@ -75,8 +84,21 @@ const PORT = {
 } as const;
 /** BR_STATE_FORWARDING of linux/if_bridge.h. */
 const FORWARDING = 3;
-const IFA = { address: 1, local: 2, broadcast: 4 } as const;
-const RTA = { destination: 1, outInterface: 4, gateway: 5, priority: 6, table: 15 } as const;
+const IFA = { address: 1, local: 2, label: 3, broadcast: 4, flags: 8 } as const;
+/** IFA_F_NOPREFIXROUTE. */
+const NO_PREFIX_ROUTE = 0x200;
+const RTA = {
+  destination: 1,
+  outInterface: 4,
+  gateway: 5,
+  priority: 6,
+  preferredSource: 7,
+  multipath: 9,
+  table: 15,
+} as const;
+const FRA = { inputInterface: 3, priority: 6, mark: 10, table: 15, mask: 16, ipProtocol: 22 } as const;
+/** FR_ACT_TO_TBL and FR_ACT_UNREACHABLE. */
+const RULE_ACTION = { table: 1, unreachable: 7 } as const;
 const NDA = { destination: 1, linkAddress: 2 } as const;
 
 /** RTEXT_FILTER_SKIP_STATS: counters make up most of a dump, and we read none. */
@@ -228,6 +250,10 @@ export function decodeLink(message: NetlinkMessage): Link {
 export interface LinkAddress {
   readonly link: number;
   readonly cidr: Cidr;
+  /** A name that begins with the link's; at most 15 characters. */
+  readonly label?: string;
+  /** The subnet's route does not come with it, and nobody is to send to its broadcast address. */
+  readonly noPrefixRoute?: true;
 }
 
 /** Request for all IPv4 addresses; the kernel ignores a wish for one link unless asked strictly, so the caller filters. */
@@ -240,7 +266,9 @@ export function encodeNewAddress(address: LinkAddress): Uint8Array {
   const { cidr } = address;
   const w = new AttributeWriter().raw(ifaddrmsg(cidr.prefixLength, address.link));
   w.bytes(IFA.local, ipv4Octets(cidr.address)).bytes(IFA.address, ipv4Octets(cidr.address));
-  if (cidr.prefixLength < 31) {
+  if (address.label !== undefined) w.string(IFA.label, address.label);
+  if (address.noPrefixRoute === true) w.u32(IFA.flags, NO_PREFIX_ROUTE);
+  else if (cidr.prefixLength < 31) {
     w.bytes(IFA.broadcast, ipv4Octets((cidr.address | 0xffffffff >>> cidr.prefixLength) >>> 0));
   }
   return request(RTM.newAddress, FLAG.ack | FLAG.create | FLAG.exclusive, w);
@@ -260,19 +288,33 @@ export function decodeAddress(message: NetlinkMessage): LinkAddress | undefined 
   const attributes = decodeAttributes(message.body.subarray(8));
   const local = attributes.get(IFA.local) ?? attributes.get(IFA.address);
   if (local === undefined || prefixLength > 32) return undefined;
-  return { link: view.getUint32(4, true), cidr: { address: readIpv4(local), prefixLength } };
+  const label = attributes.get(IFA.label);
+  const flags = optional(attributes, IFA.flags) ?? view.getUint8(2);
+  return {
+    link: view.getUint32(4, true),
+    cidr: { address: readIpv4(local), prefixLength },
+    ...(label === undefined ? {} : { label: attributeString(label) }),
+    ...((flags & NO_PREFIX_ROUTE) === 0 ? {} : { noPrefixRoute: true }),
+  };
 }
 
-/** An IPv4 route of the main table. */
+/** An IPv4 route. */
 export interface Route {
   readonly destination: Cidr;
   readonly gateway?: Ipv4;
   readonly link?: number;
   readonly metric?: number;
+  /** The main one where nothing is said. */
+  readonly table?: number;
+  /** `unicast` where nothing is said. */
+  readonly type?: Exclude<keyof typeof ROUTE_TYPE, "unicast">;
+  /** Address of this host by which it goes there. */
+  readonly source?: Ipv4;
+  readonly onLink?: true;
 }
 
 export function encodeGetRoutes(): Uint8Array {
-  return request(RTM.getRoute, FLAG.dump, new AttributeWriter().raw(rtmsg(0, 0, 0)));
+  return request(RTM.getRoute, FLAG.dump, new AttributeWriter().raw(rtmsg({})));
 }
 
 /** Adds a route; one without gateway has link scope. Refused (EEXIST) where it is there. */
@@ -284,15 +326,17 @@ export function encodeDeleteRoute(route: Route): Uint8Array {
   return request(RTM.deleteRoute, FLAG.ack, writeRoute(route));
 }
 
-/** undefined for what is no unicast IPv4 route of the main table. */
+/** undefined for what is no IPv4 route of a kind we know, or goes several ways at once. */
 export function decodeRoute(message: NetlinkMessage): Route | undefined {
   const view = fixed(message, 12, "route");
   const attributes = decodeAttributes(message.body.subarray(12));
   const prefixLength = view.getUint8(1);
   const table = optional(attributes, RTA.table) ?? view.getUint8(4);
-  if (view.getUint8(0) !== AF.inet || table !== RT_TABLE_MAIN || view.getUint8(7) !== RTN_UNICAST) return undefined;
-  if (prefixLength > 32) return undefined;
+  const type = ROUTE_TYPES.get(view.getUint8(7));
+  if (view.getUint8(0) !== AF.inet || type === undefined || prefixLength > 32) return undefined;
+  if (attributes.has(RTA.multipath)) return undefined;
   const destination = attributes.get(RTA.destination);
+  const source = attributes.get(RTA.preferredSource);
   const gateway = attributes.get(RTA.gateway);
   const link = optional(attributes, RTA.outInterface);
   const metric = optional(attributes, RTA.priority);
@@ -301,6 +345,57 @@ export function decodeRoute(message: NetlinkMessage): Route | undefined {
     ...(gateway === undefined ? {} : { gateway: readIpv4(gateway) }),
     ...(link === undefined ? {} : { link }),
     ...(metric === undefined ? {} : { metric }),
+    ...(table === MAIN_TABLE ? {} : { table }),
+    ...(type === "unicast" ? {} : { type }),
+    ...(source === undefined ? {} : { source: readIpv4(source) }),
+    ...((view.getUint32(8, true) & ON_LINK) === 0 ? {} : { onLink: true }),
+  };
+}
+
+/** A rule about where a packet is looked up; all that it says must hold for the packet. */
+export interface PolicyRule {
+  /** Smaller ones come first: that of the local table is 0, of main 32766. */
+  readonly priority: number;
+  /** `unreachable`: nowhere, there is no route. */
+  readonly table: number | "unreachable";
+  /** Name of the link by which the packet came; `lo`: from this host. */
+  readonly inputInterface?: string;
+  readonly mark?: { readonly value: number; readonly mask: number };
+  /** IPPROTO_*. */
+  readonly ipProtocol?: number;
+}
+
+export function encodeGetRules(): Uint8Array {
+  return request(RTM.getRule, FLAG.dump, new AttributeWriter().raw(fibRuleHeader(0)));
+}
+
+/** Adds a rule; refused (EEXIST) where it is there. */
+export function encodeNewRule(rule: PolicyRule): Uint8Array {
+  return request(RTM.newRule, FLAG.ack | FLAG.create | FLAG.exclusive, writeRule(rule));
+}
+
+export function encodeDeleteRule(rule: PolicyRule): Uint8Array {
+  return request(RTM.deleteRule, FLAG.ack, writeRule(rule));
+}
+
+/** undefined for what is no IPv4 rule of a kind we know. Of what a rule can say only the fields of `PolicyRule` are read. */
+export function decodeRule(message: NetlinkMessage): PolicyRule | undefined {
+  const view = fixed(message, 12, "rule");
+  const action = view.getUint8(7);
+  if (view.getUint8(0) !== AF.inet) return undefined;
+  if (action !== RULE_ACTION.table && action !== RULE_ACTION.unreachable) return undefined;
+  const attributes = decodeAttributes(message.body.subarray(12));
+  const inputInterface = attributes.get(FRA.inputInterface);
+  // A value of 0 is not said.
+  const value = optional(attributes, FRA.mark) ?? 0;
+  const mask = optional(attributes, FRA.mask) ?? (attributes.has(FRA.mark) ? 0xffff_ffff : 0);
+  const ipProtocol = attributes.get(FRA.ipProtocol);
+  return {
+    priority: optional(attributes, FRA.priority) ?? 0,
+    table: action === RULE_ACTION.unreachable ? "unreachable" : optional(attributes, FRA.table) ?? view.getUint8(4),
+    ...(inputInterface === undefined ? {} : { inputInterface: attributeString(inputInterface) }),
+    ...(mask === 0 ? {} : { mark: { value, mask } }),
+    ...(ipProtocol === undefined ? {} : { ipProtocol: attributeU8(ipProtocol) }),
   };
 }
 
@@ -397,12 +492,36 @@ function readPort(attributes: Map<number, Uint8Array>): PortFlags {
 }
 
 function writeRoute(route: Route): AttributeWriter {
-  const scope = route.gateway === undefined ? RT_SCOPE.link : RT_SCOPE.universe;
-  const w = new AttributeWriter().raw(rtmsg(route.destination.prefixLength, scope, RT_TABLE_MAIN));
+  const { type = "unicast", table = MAIN_TABLE } = route;
+  const w = new AttributeWriter().raw(rtmsg({
+    prefixLength: route.destination.prefixLength,
+    scope: scopeOf(route),
+    table: table < 256 ? table : 0,
+    type: ROUTE_TYPE[type],
+    flags: route.onLink === true ? ON_LINK : 0,
+  }));
+  if (table >= 256) w.u32(RTA.table, table);
   if (route.destination.prefixLength > 0) w.bytes(RTA.destination, ipv4Octets(route.destination.address));
   if (route.gateway !== undefined) w.bytes(RTA.gateway, ipv4Octets(route.gateway));
   if (route.link !== undefined) w.u32(RTA.outInterface, route.link);
   if (route.metric !== undefined) w.u32(RTA.priority, route.metric);
+  if (route.source !== undefined) w.bytes(RTA.preferredSource, ipv4Octets(route.source));
+  return w;
+}
+
+function scopeOf({ type, gateway }: Route): number {
+  if (type === "local") return RT_SCOPE.host;
+  return type === undefined && gateway === undefined ? RT_SCOPE.link : RT_SCOPE.universe;
+}
+
+function writeRule(rule: PolicyRule): AttributeWriter {
+  const { table, priority } = rule;
+  const action = table === "unreachable" ? RULE_ACTION.unreachable : RULE_ACTION.table;
+  const w = new AttributeWriter().raw(fibRuleHeader(action)).u32(FRA.priority, priority);
+  if (table !== "unreachable") w.u32(FRA.table, table);
+  if (rule.inputInterface !== undefined) w.string(FRA.inputInterface, checkName(rule.inputInterface));
+  if (rule.mark !== undefined) w.u32(FRA.mark, rule.mark.value).u32(FRA.mask, rule.mark.mask);
+  if (rule.ipProtocol !== undefined) w.u8(FRA.ipProtocol, rule.ipProtocol);
   return w;
 }
 
@@ -438,9 +557,19 @@ function ifaddrmsg(prefixLength: number, index: number): Uint8Array {
 }
 
 /** struct rtmsg: family, destination length, source length, tos, table, protocol, scope, type (u8 each), flags u32. */
-function rtmsg(prefixLength: number, scope: number, table: number): Uint8Array {
+function rtmsg(
+  { prefixLength = 0, scope = 0, table = 0, type = ROUTE_TYPE.unicast as number, flags = 0 },
+): Uint8Array {
   const octets = new Uint8Array(12);
-  octets.set([AF.inet, prefixLength, 0, 0, table, RTPROT_BOOT, scope, RTN_UNICAST]);
+  octets.set([AF.inet, prefixLength, 0, 0, table, RTPROT_BOOT, scope, type, flags]);
+  return octets;
+}
+
+/** struct fib_rule_hdr: family, destination length, source length, tos, table, two reserved, action (u8 each), flags u32. */
+function fibRuleHeader(action: number): Uint8Array {
+  const octets = new Uint8Array(12);
+  octets[0] = AF.inet;
+  octets[7] = action;
   return octets;
 }
 

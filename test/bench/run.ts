@@ -1,19 +1,20 @@
 /**
- * `deno task bench [ROUNDS] [carriers] [dns] [addresses]`: what each carrier brings from container to container over two emulated
- * hosts with an underlay of MTU 1500, how the DNS server does beside others, and what addresses cost; all in one run, round by
- * round, because machines differ and have their moods. Prints tables in Markdown: medians, with throughput as a ratio to kernel
- * VXLAN, and query rates as one to dnsmasq.
+ * `deno task bench [ROUNDS] [carriers] [dns] [addresses] [services]`: what each carrier brings from container to container over two
+ * emulated hosts with an underlay of MTU 1500, how the DNS server does beside others, what addresses cost, and how services do beside
+ * rules typed by hand and a proxy; all in one run, round by round, because machines differ and have their moods. Prints tables in
+ * Markdown: medians, with throughput as a ratio to kernel VXLAN, query rates as one to dnsmasq, and services as one to rules by hand.
  */
 
 import { dirname, join } from "node:path";
 import { compile } from "../../dist/compile.ts";
 import { ARCHITECTURES } from "../../dist/runtime_base.ts";
-import { DNS_TOOLS, ensureTools, NETWORK_TOOLS } from "../packages.ts";
+import { DNS_TOOLS, ensureTools, NETWORK_TOOLS, PROXY } from "../packages.ts";
 import { Lab } from "../netns/lab.ts";
 import { benchAddresses } from "./addresses.ts";
 import { CARRIERS } from "./carriers.ts";
 import { benchDns } from "./dns.ts";
 import { type Measured, measurePath } from "./measure.ts";
+import { benchServices } from "./services.ts";
 
 const REFERENCE = "kernel VXLAN";
 
@@ -21,6 +22,7 @@ const PARTS: Readonly<Record<string, (rounds: number) => Promise<void>>> = {
   carriers: benchCarriers,
   dns: benchDns,
   addresses: benchAddresses,
+  services: benchServices,
 };
 
 async function main(args: readonly string[]): Promise<void> {
@@ -29,7 +31,7 @@ async function main(args: readonly string[]): Promise<void> {
   const names = args.filter((arg) => !/^\d+$/.test(arg));
   const unknown = names.filter((name) => !Object.hasOwn(PARTS, name));
   if (unknown.length > 0) throw new Error(`Unknown part ${unknown.join(", ")}: ${Object.keys(PARTS).join(", ")}`);
-  await ensureTools([...NETWORK_TOOLS, ...DNS_TOOLS]);
+  await ensureTools([...NETWORK_TOOLS, ...DNS_TOOLS, PROXY]);
   await compile({
     architectures: ARCHITECTURES.filter(({ name }) => name === Deno.build.arch),
     output: join(dirname(dirname(import.meta.dirname!)), "dist"),

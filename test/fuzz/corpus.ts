@@ -4,6 +4,7 @@ import type { Mac } from "../../src/lib/mac.ts";
 import { encodeArpProbe, encodeGratuitousArp } from "../../src/wire/arp.ts";
 import { encodeMessage as encodeControl, type Message } from "../../src/wire/control.ts";
 import type { PeerName } from "../../src/lib/mac.ts";
+import { encodeListFlows } from "../../src/wire/conntrack.ts";
 import {
   encodeDeleteAddress,
   encodeDeleteLink,
@@ -119,6 +120,15 @@ export function netlinkMessages(): Uint8Array[] {
     encodeNewNeighbour({ link: 3, address: 0x0a20_0002, mac, state: 0x80 }),
     encodeNewNeighbour({ link: 3, mac, state: 0x80, flags: 2 }),
   ];
+}
+
+/** What the kernel says of a flow, and what we ask. */
+export function flowMessages(): Uint8Array[] {
+  const flow = "c4000000000102000000000000000000020000003c0001801400018008000100c0a8010a08000200c0a801011c0002800500" +
+    "010006000000060002009c400000060003000050000006000300000300003400028014000180080001000a20000108000200" +
+    "0a2000fe1c0002800500010006000000060002002328000006000300c822000008000300000001ae080007000006977f1800" +
+    "04801400018005000100030000000500020007000000080008008483000708000c00deadbeef08000b0000000001";
+  return [...hexes([flow, flow + flow]), encodeListFlows({ mark: 7, mask: 0xffff })];
 }
 
 export function arps(): Uint8Array[] {

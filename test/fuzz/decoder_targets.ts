@@ -6,6 +6,8 @@ import { ProtocolError, WireError } from "../../src/lib/errors.ts";
 import type { Random } from "../../src/lib/random.ts";
 import { type KeyPair, Session, type SessionCrypto } from "../../src/mesh/session.ts";
 import { decodeArp, encodeArp } from "../../src/wire/arp.ts";
+import { decodeFlows } from "../../src/wire/conntrack.ts";
+import { captureAddress, captureRoute, hasGateway } from "../../src/wire/link_config.ts";
 import {
   decodeFeatureMap,
   decodeFeatures,
@@ -34,7 +36,16 @@ import { decodeAcknowledgement, decodeMessages } from "../../src/wire/netlink.ts
 import { decodeAddress, decodeLink, decodeNeighbour, decodeRoute } from "../../src/wire/rtnetlink.ts";
 import { decodeTopology, encodeTopology } from "../../src/wire/topology.ts";
 import type { PeerName } from "../../src/lib/mac.ts";
-import { arps, featureMaps, gobs, messages, netlinkMessages, recordedStream, topologies } from "./corpus.ts";
+import {
+  arps,
+  featureMaps,
+  flowMessages,
+  gobs,
+  messages,
+  netlinkMessages,
+  recordedStream,
+  topologies,
+} from "./corpus.ts";
 import { decodes, type ErrorFamily, joined, makeInput, pick, randomOctets } from "./inputs.ts";
 import { InputError, type Target } from "./target.ts";
 
@@ -62,6 +73,18 @@ export const DECODER_TARGETS: readonly Target[] = [
       for (const read of [decodeLink, decodeAddress, decodeRoute, decodeNeighbour, decodeAcknowledgement]) {
         decodes(message.body, () => read(message), [WireError]);
       }
+    }
+  }),
+  decoder("connection tracking", flowMessages, [WireError], (octets) => {
+    let flows = 0;
+    decodeFlows(octets, () => flows++);
+    assert.ok(flows <= octets.length / 20);
+  }),
+  decoder("link configuration", netlinkMessages, [WireError], (octets) => {
+    for (const message of decodeMessages(octets)) {
+      decodes(message.body, () => captureAddress(message, 3), [WireError]);
+      const route = decodes(message.body, () => captureRoute(message, 3), [WireError]);
+      if (route !== undefined && route !== "multipath") hasGateway(route);
     }
   }),
   decoder("gob", gobs, [WireError], (octets) => {

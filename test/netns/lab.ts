@@ -28,15 +28,15 @@ export class Lab implements AsyncDisposable {
     return new Link(ports);
   }
 
-  /** Joins hosts by a switch: one subnet, addresses in their order from `.1` on. */
-  async switch(hosts: readonly EmulatedHost[]): Promise<Port[]> {
+  /** Joins hosts by a switch: one subnet of 256, unless told otherwise with addresses in their order from `.1` on. */
+  async switch(hosts: readonly EmulatedHost[], addresses?: readonly string[]): Promise<Port[]> {
     const subnet = this.#nextSubnet();
     const box = await this.host(`switch${this.#subnets}`);
     await box.exec(["ip", "link", "add", "switch", "type", "bridge"]);
     await box.exec(["ip", "link", "set", "switch", "up"]);
     const ports: Port[] = [];
     for (const [i, host] of hosts.entries()) {
-      const port = nextPort(host, `${subnet}.${i + 1}`);
+      const port = nextPort(host, addresses?.[i] ?? `${subnet}.${i + 1}`);
       await plug(port, { host: box, device: `port${i}` });
       await box.exec(["ip", "link", "set", `port${i}`, "master", "switch", "up"]);
       await configure(port);

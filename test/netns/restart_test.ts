@@ -1,14 +1,9 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { compile } from "../../dist/compile.ts";
-import { ARCHITECTURES } from "../../dist/runtime_base.ts";
-import { run } from "./command.ts";
 import { Lab } from "./lab.ts";
 import { attachNew, line, PingStream, report, routerPid, waitEstablished, waitPing } from "./mesh.ts";
+import { compileVersion } from "./other_version.ts";
 import { waitFor } from "./wait.ts";
 import { testAsRoot } from "../skip.ts";
-
-const PROJECT = join(import.meta.dirname!, "../..");
 
 testAsRoot("a killed router comes back with the targets it had, a launched one with those it is given", async () => {
   await using lab = new Lab();
@@ -85,16 +80,3 @@ testAsRoot("weave launch in the foreground tells the service manager, and ends o
   router.signal("SIGTERM");
   assert.equal((await router.finished(10_000)).code, 0);
 });
-
-/** The executable of this very program, with another version in deno.json. */
-async function compileVersion(folder: string, version: string): Promise<string> {
-  const project = join(folder, "project");
-  await Deno.mkdir(project);
-  const sources = ["deno.json", "deno.lock", "main.ts", "src", "ffi"].map((name) => join(PROJECT, name));
-  await run(["cp", "-r", ...sources, project]);
-  const config = JSON.parse(await Deno.readTextFile(join(project, "deno.json")));
-  await Deno.writeTextFile(join(project, "deno.json"), JSON.stringify({ ...config, version }));
-  const architectures = ARCHITECTURES.filter((architecture) => architecture.name === Deno.build.arch);
-  const [executable] = await compile({ architectures, project, output: join(folder, "out"), say: () => {} });
-  return executable!;
-}

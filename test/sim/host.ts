@@ -47,6 +47,10 @@ export interface Part {
   nextAt(): number;
   handleTimeout(): void;
   handlePeerGone(name: PeerName): void;
+  /** Peers may have come or gone. */
+  handleTopology?(): void;
+  /** The host says something to a neighbour. */
+  handleSent?(message: Message): void;
 }
 
 interface Socket extends Side<Item> {
@@ -162,6 +166,7 @@ export class SimHost {
       case "dial":
         return this.#dial(output.id, output.endpoint);
       case "send":
+        this.part?.handleSent?.(output.message);
         return this.#sockets.get(output.id)?.send(output.message);
       case "close":
         this.#trace("close", output.id);
@@ -182,6 +187,7 @@ export class SimHost {
         return;
       case "routesChanged":
         this.routesChanged++;
+        this.part?.handleTopology?.();
         return;
       case "overlayControl":
       case "targetsChanged":

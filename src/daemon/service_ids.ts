@@ -1,0 +1,107 @@
+/**
+ * Numbers that stand in marks for networks and backends. What has a number keeps it across restarts, as flows have it too; a number that is
+ * free again comes last in line, so that the flows of who had it before are gone.
+ */
+import type { Ipv4 } from "../lib/ip.ts";
+import { type BackendId, FIRST_NAMED_NETWORK, LAST_NETWORK, type NetworkId } from "../service/plan.ts";
+
+export interface StoredBackendId {
+  readonly service: string;
+  readonly network: NetworkId;
+  readonly address: Ipv4;
+  readonly id: BackendId;
+}
+
+export interface StoredIds {
+  readonly backends: readonly StoredBackendId[];
+  readonly lastBackend: BackendId;
+  readonly lastNetwork: NetworkId;
+}
+
+const LAST_BACKEND = 65_535;
+
+export class ServiceIds {
+  readonly #backends = new Map<string, StoredBackendId>();
+  readonly #taken = new Set<BackendId>();
+  #lastBackend: BackendId;
+  #lastNetwork: NetworkId;
+  /** What is on disk is another one. */
+  dirty = false;
+
+  constructor(stored: StoredIds | undefined) {
+    for (const backend of stored?.backends ?? []) this.#put(backend);
+    this.#lastBackend = stored?.lastBackend ?? 0;
+    this.#lastNetwork = stored?.lastNetwork ?? LAST_NETWORK;
+  }
+
+  /** @throws RangeError where there are 65,535 already */
+  backend(service: string, network: NetworkId, address: Ipv4): BackendId {
+    const known = this.#backends.get(keyOf({ service, network, address }));
+    if (known !== undefined) return known.id;
+    const id = this.#next(this.#lastBackend, 1, LAST_BACKEND, (id) => this.#taken.has(id));
+    if (id === undefined) throw new RangeError(`There are ${LAST_BACKEND} backends already`);
+    this.#lastBackend = id;
+    this.#put({ service, network, address, id });
+    this.dirty = true;
+    return id;
+  }
+
+  /** For a new network. @returns undefined where there are none left */
+  network(taken: ReadonlySet<NetworkId>): NetworkId | undefined {
+    const id = this.#next(this.#lastNetwork, FIRST_NAMED_NETWORK, LAST_NETWORK, (id) => taken.has(id));
+    if (id !== undefined) this.#lastNetwork = id;
+    this.dirty = true;
+    return id;
+  }
+
+  /** Forgets backends that are neither planned nor have flows. */
+  retain(isUsed: (id: BackendId) => boolean): void {
+    for (const [key, { id }] of this.#backends) {
+      if (isUsed(id)) continue;
+      this.#backends.delete(key);
+      this.#taken.delete(id);
+      this.dirty = true;
+    }
+  }
+
+  /** Who has a number. */
+  find(id: BackendId): StoredBackendId | undefined {
+    return this.#taken.has(id) ? [...this.#backends.values()].find((one) => one.id === id) : undefined;
+  }
+
+  /** Numbers of a service's backends, of now and of before. */
+  of(service: string): readonly StoredBackendId[] {
+    return [...this.#backends.values()].filter((one) => one.service === service);
+  }
+
+  all(): Iterable<StoredBackendId> {
+    return this.#backends.values();
+  }
+
+  stored(): StoredIds {
+    return {
+      backends: [...this.#backends.values()],
+      lastBackend: this.#lastBackend,
+      lastNetwork: this.#lastNetwork,
+    };
+  }
+
+  #put(backend: StoredBackendId): void {
+    this.#backends.set(keyOf(backend), backend);
+    this.#taken.add(backend.id);
+  }
+
+  /** The first free number after the last one given. */
+  #next(last: number, from: number, to: number, isTaken: (id: number) => boolean): number | undefined {
+    const count = to - from + 1;
+    for (let step = 1; step <= count; step++) {
+      const id = from + (last - from + step + count) % count;
+      if (!isTaken(id)) return id;
+    }
+    return undefined;
+  }
+}
+
+function keyOf({ service, network, address }: Omit<StoredBackendId, "id">): string {
+  return `${service} ${network} ${address}`;
+}

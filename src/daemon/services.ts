@@ -1,0 +1,777 @@
+/**
+ * Services, put together: everybody's records, health of our own backends, addresses in the mesh, names, and what the kernel does.
+ *
+ *     API ─▶ ServiceOperations ─▶ Catalogue ⇄ mesh
+ *     probes ─▶ Health ─▶ status ─▶   │
+ *     links, names, peers ───────▶ planServices() ─▶ names in DNS, then ServiceKernel, then what we hold, told to all
+ *
+ * Whatever changes asks for a look (`look()`), which is the whole way once more; looks that are asked for during one become one.
+ */
+import type { RouterOptions } from "../config/options.ts";
+import { NetlinkSocket } from "../../ffi/netlink_socket.ts";
+import { type AnnouncedAddress, Announcer } from "../host/announce.ts";
+import type { Clock } from "../host/clock.ts";
+import type { Links } from "../host/links.ts";
+import { nftMissing } from "../host/nft.ts";
+import { ServiceKernel } from "../host/service_kernel.ts";
+import { resetFlows } from "../host/service_reset.ts";
+import type { ControlSockets } from "../host/sockets.ts";
+import { OperationError } from "../lib/errors.ts";
+import { type Cidr, formatCidr, type Ipv4, networkOf } from "../lib/ip.ts";
+import type { Logger } from "../lib/log.ts";
+import { parsePeerName, type PeerName } from "../lib/mac.ts";
+import type { Random } from "../lib/random.ts";
+import { type Deadline, earlier, type Instant } from "../lib/time.ts";
+import type { Mesh } from "../mesh/mesh.ts";
+import { Catalogue, CHANNEL } from "../service/catalogue.ts";
+import type { BackendId, GatewaySubnet, NetworkId } from "../service/plan.ts";
+import { type Planned, type PlannerView, planServices, sameSubnet } from "../service/planner.ts";
+import { type ExportRecord, type ImportRecord, keyOf, type Known, virtualAddresses } from "../service/records.ts";
+import { NETLINK_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK } from "../wire/rtnetlink.ts";
+import type { Companion } from "./control_loop.ts";
+import type { Dns } from "./dns.ts";
+import type { Ipam } from "./ipam.ts";
+import { hostAddresses, networkAddresses } from "./network_addresses.ts";
+import { Networks } from "./networks.ts";
+import type { Plumbing } from "./plumbing.ts";
+import { ServiceFlows } from "./service_flows.ts";
+import { ServiceHealth } from "./service_health.ts";
+import { ServiceIds } from "./service_ids.ts";
+import { BackendNames } from "./service_names.ts";
+import { otherServicesFile, type OwnServices, ownServicesFile } from "./service_store.ts";
+
+export interface ServicesOptions {
+  readonly options: Pick<RouterOptions, "dbPrefix" | "dnsDomain" | "networks">;
+  readonly ourName: PeerName;
+  readonly mesh: Mesh;
+  /** Hands an input to the cores, and carries out what they ask for. */
+  readonly run: <T>(input: (now: Instant) => T) => T;
+  /** undefined: addresses are not allocated, and so nothing can be imported. */
+  readonly ipam: Ipam | undefined;
+  readonly dns: Dns | undefined;
+  readonly sockets: ControlSockets;
+  readonly plumbing: Plumbing;
+  readonly links: Links;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** A router ran here and nobody has stopped it: what commands changed of networks goes on. */
+  readonly restarted: boolean;
+}
+
+/** Who holds this host's addresses in the mesh for services. */
+export const GATEWAY_ID = "weave:gateway";
+/** Who holds a service's virtual addresses: `service:NAME`, on the peer that owns their range. */
+const HOLD_PREFIX = "service:";
+export const holdId = (name: string) => `${HOLD_PREFIX}${name}`;
+/** Who holds the address where others reach our backends of a service. */
+export const relayId = (name: string) => `weave:relay:${name}`;
+
+/** Rules are compared with what they should be so often. */
+const CHECK_MS = 10_000;
+/** What failed is tried again. */
+const RETRY_MS = 2_000;
+/** How long this host keeps its addresses in the mesh when it has no services. */
+const RELEASE_MS = 60_000;
+/** Links and addresses change in bunches. */
+const LINKS_SETTLE_MS = 100;
+
+export class Services implements Companion {
+  readonly catalogue: Catalogue;
+  readonly networks: Networks;
+  readonly health: ServiceHealth;
+  readonly flows: ServiceFlows;
+  readonly names: BackendNames;
+  readonly o: ServicesOptions;
+  readonly #ids: ServiceIds;
+  readonly #file: ReturnType<typeof ownServicesFile>;
+  readonly #othersFile: ReturnType<typeof otherServicesFile>;
+  readonly #owned = new AsyncDisposableStack();
+  /** undefined: `nft` is missing, or the kernel refuses. */
+  #kernel: ServiceKernel | undefined;
+  #kernelTrouble: string | undefined;
+  #storeTrouble: string | undefined;
+  #planned: Planned | undefined;
+  #announcer: Announcer | undefined;
+  /** What we answer for, as text. */
+  readonly #answered = new Map<string, AnnouncedAddress>();
+  /** `address peer`: others that say they answer for what we do. */
+  #rivals: ReadonlySet<string> = new Set();
+  /** In which subnets this host has an address for services. */
+  readonly #gateways: GatewaySubnet[] = [];
+  readonly #gatewaysAsked = new Map<string, Promise<void>>();
+  /** Names whose virtual address is being allocated. */
+  readonly allocating = new Map<string, number>();
+  /** Virtual addresses by service, as the owner of their range is to hold them. */
+  readonly #holds = new Map<string, readonly Cidr[]>();
+  #wantedLook = 0;
+  #doneLook = 0;
+  readonly #lookWaiters: { readonly look: number; readonly resolve: () => void }[] = [];
+  #looking = false;
+  #revoked: ReadonlySet<BackendId> = new Set();
+  #lookTimer: number | undefined;
+  #others = false;
+  #stopped = false;
+  /** After which a proposal of ours, or a relay address, may be amiss. */
+  onNamesChanged: (names: readonly string[]) => void = () => {};
+
+  private constructor(o: ServicesOptions, own: OwnServices | undefined, catalogue: Catalogue) {
+    this.o = o;
+    this.catalogue = catalogue;
+    const { dbPrefix, dnsDomain } = o.options;
+    this.#file = ownServicesFile(dbPrefix);
+    this.#othersFile = otherServicesFile(dbPrefix);
+    this.#ids = new ServiceIds(own?.ids);
+    this.networks = new Networks({ ids: this.#ids, stored: own, launched: o.options.networks, restarted: o.restarted });
+    this.names = new BackendNames({
+      domain: dnsDomain.replace(/\.$/, ""),
+      lookupInMesh: (name) => this.#lookupInMesh(name),
+      onChanged: () => this.look(),
+    });
+    this.health = new ServiceHealth({
+      sockets: o.sockets,
+      run: o.run,
+      networkOf: (name) => this.networks.target(name),
+      addresses: (host) => this.names.addresses(host),
+    });
+    this.flows = new ServiceFlows({ log: o.log, onChanged: () => this.look() });
+  }
+
+  /** Before the mesh has its first connection. @throws OperationError where what was stored cannot be understood */
+  static async start(o: ServicesOptions): Promise<Services> {
+    const { ourName, mesh, clock, log, random } = o;
+    const { dbPrefix, dnsDomain } = o.options;
+    const own = await ownServicesFile(dbPrefix).read();
+    const others = await otherServicesFile(dbPrefix).read().catch((error: Error) => {
+      log.warn("services of others that were stored cannot be read", { error: error.message });
+      return undefined;
+    });
+    const catalogue = new Catalogue({
+      ourName,
+      domain: dnsDomain,
+      isReachable: (peer) => peer === ourName || mesh.routes.unicastAll().has(peer),
+      unixMs: clock.wallMs,
+      log,
+      random,
+      stored: own?.records,
+      others: others ?? [],
+    }, clock.monotonicMs());
+    const services = new Services(o, own, catalogue);
+    mesh.register(catalogue);
+    await services.#openKernel();
+    services.#watch();
+    await services.#restoreGateways();
+    services.#noteHolds(catalogue.names());
+    services.look();
+    return services;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#lookTimer);
+    clearTimeout(this.#releaseTimer);
+    this.names.stop();
+    this.health.stop();
+    this.flows.stop();
+    await this.#owned.disposeAsync();
+    await this.#store().catch(() => {});
+    if (this.#others) await this.#othersFile.write(this.catalogue.others()).catch(() => {});
+  }
+
+  /** Why nothing can be offered, in one line; undefined: it can. */
+  get unable(): string | undefined {
+    return this.#kernelTrouble;
+  }
+
+  get warnings(): readonly string[] {
+    const { unable } = this;
+    const inUse = this.catalogue.own().length > 0 || this.networks.all().length > 0;
+    return [
+      ...unable !== undefined && inUse ? [`Services do not work: ${unable}`] : [],
+      ...this.#storeTrouble === undefined ? [] : [`Services will not come back after a restart: ${this.#storeTrouble}`],
+      ...this.networks.all().flatMap(({ name }) => this.networks.warnings(this.o.links, name)),
+    ];
+  }
+
+  get planned(): Planned | undefined {
+    return this.#planned;
+  }
+
+  get gateways(): readonly GatewaySubnet[] {
+    return this.#gateways;
+  }
+
+  // The control loop
+
+  drain(now: Instant): void {
+    const { mesh } = this.o;
+    for (let output = this.catalogue.poll(); output !== undefined; output = this.catalogue.poll()) {
+      switch (output.type) {
+        case "persist":
+          this.#persisted = this.#persist();
+          break;
+        case "persistOthers":
+          void this.#persistOthers();
+          break;
+        case "unicast":
+          if (!mesh.sendUnicast(CHANNEL, output.to, output.payload, now)) {
+            this.catalogue.handleUndelivered(output.to, now);
+          }
+          break;
+        case "broadcast":
+          mesh.sendBroadcast(CHANNEL, output.data, now);
+          break;
+        case "gossip":
+          mesh.sendGossip(CHANNEL, output.data, now);
+          break;
+        case "changed":
+          this.#handleChanged(output.names);
+          break;
+        default:
+          output satisfies never;
+      }
+    }
+    if (this.health.drain()) this.#tellHealth(now);
+    if (this.names.checkMesh()) this.look();
+  }
+
+  handleTimeout(now: Instant): void {
+    this.catalogue.handleTimeout(now);
+    this.health.handleTimeout(now);
+  }
+
+  pollTimeout(): Deadline | undefined {
+    return earlier(this.catalogue.pollTimeout(), this.health.pollTimeout());
+  }
+
+  handlePeerGone(name: PeerName, now: Instant): void {
+    this.catalogue.handlePeerGone(name, now);
+  }
+
+  handleTopology(now: Instant): void {
+    this.catalogue.handleTopology(now);
+  }
+
+  /** A peer, by its name or nickname, will not come back. */
+  removePeer(id: string): void {
+    const name = parsePeerName(id);
+    for (const { owner, reachable } of this.catalogue.owners()) {
+      if (reachable || owner !== name && this.nickName(owner) !== id) continue;
+      this.o.run((now) => this.catalogue.removePeer(owner, now));
+    }
+  }
+
+  /** This host will not be part of the mesh any more. */
+  async leave(): Promise<void> {
+    this.o.run(() => {
+      for (const record of this.catalogue.own()) this.catalogue.remove(keyOf(record));
+    });
+    await this.whenStored();
+    await this.look();
+  }
+
+  nickName(peer: PeerName): string {
+    return this.o.mesh.peer(peer)?.nickName ?? this.#nickNames.get(peer) ?? "";
+  }
+
+  readonly #nickNames = new Map<PeerName, string>();
+
+  #handleChanged(names: readonly string[]): void {
+    for (const { owner } of this.catalogue.owners()) {
+      const record = this.o.mesh.peer(owner);
+      if (record !== undefined && record.nickName !== "") this.#nickNames.set(owner, record.nickName);
+    }
+    this.#noteHolds(names);
+    this.onNamesChanged(names);
+    this.look();
+  }
+
+  // Looking, and what follows
+
+  /** Something may be to be done. Resolves when it is. */
+  look(): Promise<void> {
+    const look = ++this.#wantedLook;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#lookWaiters.push({ look, resolve });
+    if (!this.#looking) void this.#lookUntilDone();
+    return promise;
+  }
+
+  async #lookUntilDone(): Promise<void> {
+    this.#looking = true;
+    clearTimeout(this.#lookTimer);
+    try {
+      while (this.#doneLook < this.#wantedLook && !this.#stopped) {
+        // What is asked for in the same moment is one.
+        await Promise.resolve();
+        const look = this.#wantedLook;
+        await this.#lookOnce();
+        this.#doneLook = look;
+        while ((this.#lookWaiters[0]?.look ?? Infinity) <= look) this.#lookWaiters.shift()!.resolve();
+      }
+    } finally {
+      this.#looking = false;
+      if (this.#stopped) { for (const { resolve } of this.#lookWaiters.splice(0)) resolve(); }
+    }
+  }
+
+  async #lookOnce(): Promise<void> {
+    const { log, run } = this.o;
+    let trouble: string | undefined;
+    try {
+      const own = this.catalogue.own();
+      this.names.retain(
+        new Set(
+          own.flatMap((record) =>
+            record.kind === "import"
+              ? record.spec.backends.map(({ host }) => host).filter((host) => typeof host === "string")
+              : record.spec.name.includes(".")
+              ? [record.spec.name]
+              : []
+          ),
+        ),
+      );
+      this.#askForGateways();
+      this.#releaseGateways(own.length);
+      run((now) => {
+        this.health.watch(this.catalogue.own().filter((record) => record.kind === "import"), now);
+        this.#tellHealth(now);
+      });
+      const planned = planServices(this.#view());
+      this.#planned = planned;
+      this.o.dns?.setServiceNames(planned.names);
+      // A number that is in a mark is on disk.
+      if (this.#ids.dirty) await this.#store();
+      if (this.#kernel !== undefined) await this.#kernel.apply(planned.plan);
+      this.#tellStatus(planned);
+      this.#outlastRivals();
+      this.#endRevoked(planned);
+      this.flows.need(this.#flowsMatter(planned));
+      this.#forgetIds(planned);
+    } catch (error) {
+      trouble = (error as Error).message;
+    }
+    if (trouble !== undefined && trouble !== this.#applyTrouble) {
+      log.error("services cannot be served", { error: trouble });
+    }
+    this.#applyTrouble = trouble;
+    if (trouble !== undefined) this.#lookTimer = setTimeout(() => this.look(), RETRY_MS);
+  }
+
+  #applyTrouble: string | undefined;
+
+  /** Why the last look came to nothing. */
+  get trouble(): string | undefined {
+    return this.#applyTrouble;
+  }
+
+  #view(): PlannerView {
+    const { ourName, links } = this.o;
+    const own = new Map<string, readonly Ipv4[]>();
+    const ownAddresses = (network: string) => {
+      const known = own.get(network) ?? this.ownAddresses(network);
+      own.set(network, known);
+      return known;
+    };
+    const byAddress = this.#exportsByAddress();
+    const networks = this.networks.plans();
+    return {
+      ourName,
+      domain: this.domain,
+      own: () => this.catalogue.own(),
+      imports: (name) => this.catalogue.imports(name),
+      exportsAt: (network, address) => byAddress.get(`${network} ${address}`) ?? [],
+      networks,
+      gateways: [...this.#gateways, ...this.#exposed(links)],
+      resolve: (host) => this.names.addresses(host),
+      health: (name, backend, address) => this.health.of(name, backend, address),
+      ownAddresses,
+      idOf: (service, network, address) => this.#ids.backend(service, network, address),
+      backendsOf: (service) => this.#ids.of(service),
+      hasFlows: (service, network) => this.flows.has(this.#ids.of(service).map(({ id }) => id), network),
+    };
+  }
+
+  /** Without its final dot. */
+  get domain(): string {
+    return this.o.options.dnsDomain.replace(/\.$/, "");
+  }
+
+  /** The host's own addresses in a network. */
+  ownAddresses(network: string): readonly Ipv4[] {
+    const plan = this.networks.plans().find(({ name }) => name === network);
+    return plan === undefined ? hostAddresses(this.o.links) : networkAddresses(this.o.links, plan);
+  }
+
+  /** Addresses that are the host's own as far as its kernel can tell: what is there must not be a backend by accident. */
+  localAddresses(network: string): readonly Ipv4[] {
+    const plan = this.networks.plans().find(({ name }) => name === network);
+    if (plan?.isolated === true) return networkAddresses(this.o.links, plan);
+    const answered = this.#planned?.plan.answered.map(({ address }) => address) ?? [];
+    return [...hostAddresses(this.o.links), ...this.#gateways.map(({ address }) => address), ...answered];
+  }
+
+  /** What is exposed on the bridge leads to its subnet as well. */
+  #exposed(links: Links): GatewaySubnet[] {
+    const bridge = links.find(this.o.plumbing.host.bridge);
+    if (bridge === undefined) return [];
+    return links.addresses(bridge.index).map(({ address, prefixLength }) => ({
+      subnet: { address: networkOf({ address, prefixLength }), prefixLength },
+      address,
+      exposed: true as const,
+    })).filter(({ subnet }) => !this.#gateways.some((gateway) => sameSubnet(gateway.subnet, subnet)));
+  }
+
+  /** Of addresses that we export at, all who do. */
+  #exportsByAddress(): Map<string, Known<ExportRecord>[]> {
+    const ours = new Set<string>();
+    for (const record of this.catalogue.own()) {
+      if (record.kind !== "export" || record.spec.listen.address === "own") continue;
+      ours.add(`${record.spec.network} ${record.spec.listen.address}`);
+    }
+    const found = new Map<string, Known<ExportRecord>[]>();
+    if (ours.size === 0) return found;
+    for (const name of this.catalogue.names()) {
+      for (const known of this.catalogue.exports(name)) {
+        const { network, listen } = known.record.spec;
+        const key = `${network} ${listen.address}`;
+        if (ours.has(key)) found.set(key, [...found.get(key) ?? [], known]);
+      }
+    }
+    return found;
+  }
+
+  #tellHealth(now: Instant): void {
+    for (const record of this.catalogue.own()) {
+      if (record.kind !== "import") continue;
+      const health = this.health.ofBackends(record.spec);
+      this.catalogue.setStatus<ImportRecord>(keyOf(record), { ...record.status, health }, now);
+    }
+  }
+
+  /** What we hold is told when we answer for it. */
+  #tellStatus({ importHolding, exportStatus }: Planned): void {
+    if (this.#kernel === undefined) return;
+    this.o.run((now) => {
+      for (const record of this.catalogue.own()) {
+        const key = keyOf(record);
+        if (record.kind === "import") {
+          const holding = importHolding.get(key);
+          if (holding !== undefined) {
+            this.catalogue.setStatus<ImportRecord>(key, { ...record.status, holding }, now);
+          }
+        } else {
+          const status = exportStatus.get(key);
+          if (status !== undefined) this.catalogue.setStatus<ExportRecord>(key, status, now);
+        }
+      }
+    });
+  }
+
+  /**
+   * Two who did not reach each other both answer for an address; when they do again, one of them gives up. Clients may have heard him last:
+   * who goes on says it once more.
+   */
+  #outlastRivals(): void {
+    const rivals = new Set<string>();
+    const answered = new Set([...this.#answered.values()].map(({ address }) => address));
+    for (const record of this.catalogue.own()) {
+      const { name } = record.spec;
+      const others = record.kind === "import"
+        ? this.catalogue.imports(name).map((known) => ({ ...known, held: known.record.status.holding }))
+        : record.spec.listen.address === "own"
+        ? []
+        : this.catalogue.exports(name).map((known) => ({ ...known, held: [known.record.status.holding] }));
+      for (const { owner, reachable, held } of others) {
+        if (!reachable || owner === this.o.ourName) continue;
+        for (const one of held) {
+          if (one !== undefined && answered.has(one.address)) rivals.add(`${one.address} ${owner}`);
+        }
+      }
+    }
+    const gone = new Set([...this.#rivals].filter((rival) => !rivals.has(rival)).map((rival) => parseInt(rival)));
+    this.#rivals = rivals;
+    this.#announcer?.announce([...this.#answered.values()].filter(({ address }) => gone.has(address)));
+  }
+
+  #ending: Promise<number> = Promise.resolve(0);
+
+  /** How many flows the last revocation ended, when it is done. */
+  get ended(): Promise<number> {
+    return this.#ending;
+  }
+
+  #endRevoked({ revoked }: Planned): void {
+    const fresh = new Set([...revoked].filter((id) => !this.#revoked.has(id)));
+    this.#revoked = revoked;
+    if (fresh.size === 0) return;
+    this.#ending = resetFlows({ backends: fresh, namespaces: this.networks.namespaces() }).then(
+      ({ flows }) => flows,
+      (error: Error) => {
+        this.o.log.error("flows of a revoked service cannot be ended", { error: error.message });
+        return 0;
+      },
+    );
+  }
+
+  /** Whether anybody asks how many flows there are: where another gateway could hold what we hold, or something runs dry. */
+  #flowsMatter({ plan }: Planned): boolean {
+    const contested = plan.answered.length > 0 &&
+      this.catalogue.own().some((record) =>
+        record.kind === "export"
+          ? record.status.holding !== undefined
+          : this.catalogue.imports(record.spec.name).length > 1
+      );
+    return contested ||
+      this.catalogue.own().some((record) => record.kind === "import" && record.spec.state === "draining");
+  }
+
+  #forgetIds({ plan }: Planned): void {
+    const used = new Set(plan.backends.map(({ id }) => id));
+    let unused = 0;
+    for (const { id } of this.#ids.all()) if (!used.has(id)) unused++;
+    // Numbers are plenty: who is moved to and fro keeps its own.
+    if (unused < 1_024) return;
+    void this.flows.countNow().then(() => {
+      const planned = new Set(this.#planned?.plan.backends.map(({ id }) => id));
+      this.#ids.retain((id) => planned.has(id) || this.flows.total(id) > 0);
+    }).catch(() => {});
+  }
+
+  /** How many flows a service's backend has through this host, by what was counted last. */
+  flowsOf(service: string, network: NetworkId, addresses: readonly Ipv4[]): number {
+    const ids = this.#ids.of(service).filter((one) => one.network === network && addresses.includes(one.address));
+    return ids.reduce((sum, { id }) => sum + this.flows.total(id), 0);
+  }
+
+  /** All flows of a service through this host, by what was counted last. */
+  totalFlows(service: string): number {
+    return this.#ids.of(service).reduce((sum, { id }) => sum + this.flows.total(id), 0);
+  }
+
+  /** Flows to backends that a service had before, and has no more. */
+  formerFlows(service: string): number {
+    const planned = new Set(this.#planned?.plan.backends.map(({ id }) => id));
+    return this.#ids.of(service).filter(({ id }) => !planned.has(id)).reduce(
+      (sum, { id }) => sum + this.flows.total(id),
+      0,
+    );
+  }
+
+  // Addresses in the mesh
+
+  /** Makes sure that this host has an address of its own in a subnet. Waits for IPAM. */
+  async ensureGateway(subnet: Cidr): Promise<void> {
+    if (this.#gateways.some((gateway) => sameSubnet(gateway.subnet, subnet))) return;
+    const key = formatCidr(subnet);
+    const asked = this.#gatewaysAsked.get(key) ?? this.#obtainGateway(subnet);
+    this.#gatewaysAsked.set(key, asked);
+    try {
+      await asked;
+    } finally {
+      this.#gatewaysAsked.delete(key);
+    }
+  }
+
+  async #obtainGateway(subnet: Cidr): Promise<void> {
+    const { ipam } = this.o;
+    if (ipam === undefined) throw new OperationError("Addresses are not allocated here");
+    const cidr = await ipam.book.allocate(GATEWAY_ID, subnet, { checkAlive: false });
+    if (typeof cidr === "string") throw new OperationError("Addresses are not allocated here");
+    this.#gateways.push({
+      subnet: { address: networkOf(subnet), prefixLength: subnet.prefixLength },
+      address: cidr.address,
+    });
+    this.look();
+  }
+
+  async #restoreGateways(): Promise<void> {
+    const { ipam } = this.o;
+    if (ipam === undefined) return;
+    for (const subnet of this.#gatewaySubnets()) {
+      const held = await ipam.book.lookup(GATEWAY_ID, subnet);
+      if (typeof held === "string" || held[0] === undefined) continue;
+      this.#gateways.push({ subnet, address: held[0].address });
+    }
+  }
+
+  /** Subnets of the mesh that our records lead to or from. */
+  #gatewaySubnets(): readonly Cidr[] {
+    const { ipam } = this.o;
+    if (ipam === undefined) return [];
+    const wanted = new Map<string, Cidr>();
+    const add = (subnet: Cidr) => wanted.set(formatCidr(subnet), subnet);
+    for (const record of this.catalogue.own()) {
+      if (record.kind === "import") {
+        for (const { subnet } of record.offers) add(subnet);
+        if (record.spec.backends.some(({ network }) => network === "weave")) add(ipam.defaultSubnet);
+      } else if (record.spec.name.includes(".")) add(ipam.defaultSubnet);
+      else for (const { subnet } of virtualAddresses(this.catalogue.imports(record.spec.name))) add(subnet);
+    }
+    return [...wanted.values()];
+  }
+
+  /** Resolves when this host has all addresses that its records need. */
+  async ensureGateways(): Promise<void> {
+    await Promise.all(this.#gatewaySubnets().map((subnet) => this.ensureGateway(subnet)));
+  }
+
+  /** Who has no services any more gives its addresses back, when what was under way has had its time. */
+  #releaseGateways(records: number): void {
+    clearTimeout(this.#releaseTimer);
+    if (records > 0 || this.#gateways.length === 0) return;
+    this.#releaseTimer = setTimeout(() => {
+      for (const { address } of this.#gateways.splice(0)) void this.o.ipam?.book.free(GATEWAY_ID, address);
+      this.look();
+    }, RELEASE_MS);
+  }
+
+  #releaseTimer: number | undefined;
+
+  #askForGateways(): void {
+    for (const subnet of this.#gatewaySubnets()) {
+      this.ensureGateway(subnet).catch((error: Error) =>
+        this.o.log.warn("this host gets no address for services", { subnet: formatCidr(subnet), error: error.message })
+      );
+    }
+  }
+
+  /** Whoever owns the range of a virtual address holds it, as long as anybody imports the service. */
+  #noteHolds(names: readonly string[]): void {
+    for (const name of names) {
+      const cidrs = this.catalogue.imports(name).flatMap(({ record }) =>
+        record.offers.map(({ address, subnet }) => ({ address, prefixLength: subnet.prefixLength }))
+      );
+      if (cidrs.length === 0) this.#holds.delete(name);
+      else this.#holds.set(name, cidrs);
+    }
+    this.keepHolds();
+  }
+
+  keepHolds(): void {
+    const wanted = new Map<string, { id: string; cidr: Cidr }>();
+    for (const [name, cidrs] of this.#holds) {
+      for (const cidr of cidrs) wanted.set(`${name} ${cidr.address}`, { id: holdId(name), cidr });
+    }
+    this.o.ipam?.keep(
+      [...wanted.values()],
+      (id) => id.startsWith(HOLD_PREFIX) && !this.allocating.has(id.slice(HOLD_PREFIX.length)),
+    );
+  }
+
+  /** Addresses of a name of the mesh, those that we made up ourselves not among them. */
+  #lookupInMesh(name: string): readonly Ipv4[] {
+    const label = name.slice(0, -this.domain.length - 1);
+    const virtual = new Set(virtualAddresses(this.catalogue.imports(label)).map(({ address }) => address));
+    return (this.o.dns?.addressesOf(name) ?? []).filter((address) => !virtual.has(address));
+  }
+
+  // Kernel and disk
+
+  async #openKernel(): Promise<void> {
+    const { log, plumbing } = this.o;
+    this.#kernelTrouble = nftMissing();
+    if (this.#kernelTrouble !== undefined) {
+      log.warn("services cannot be offered", { reason: this.#kernelTrouble });
+      return;
+    }
+    const announcer = this.#announcer = this.#owned.use(
+      new Announcer((link, error) =>
+        log.warn("an address cannot be announced", { interface: link, error: error.message })
+      ),
+    );
+    try {
+      this.#kernel = await ServiceKernel.open({
+        runDir: plumbing.host.runDir,
+        bridge: plumbing.host.bridge,
+        onBegin: async () => void await plumbing.locked(() => plumbing.refreshFirewall(this.o.links)),
+        onAnswered: (added, removed) => {
+          announcer.withdraw(removed);
+          announcer.announce(added);
+          for (const one of removed) this.#answered.delete(JSON.stringify(one));
+          for (const one of added) this.#answered.set(JSON.stringify(one), one);
+        },
+      });
+    } catch (error) {
+      this.#kernelTrouble = (error as Error).message;
+      log.error("services cannot be offered", { error: this.#kernelTrouble });
+    }
+  }
+
+  #watch(): void {
+    const { sockets, log } = this.o;
+    const changes = this.#owned.adopt(
+      new NetlinkSocket(NETLINK_ROUTE, [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR]),
+      (socket) => socket.fd.close(),
+    );
+    let settling: number | undefined;
+    this.#owned.defer(sockets.watch(changes.fd, () => {
+      changes.receive();
+      settling ??= setTimeout(() => {
+        settling = undefined;
+        if (this.#planned !== undefined && this.catalogue.own().length > 0) this.look();
+      }, LINKS_SETTLE_MS);
+    }));
+    this.#owned.defer(() => clearTimeout(settling));
+    let checking = false;
+    const timer = setInterval(async () => {
+      if (checking || this.#looking || this.#kernel === undefined) return;
+      checking = true;
+      try {
+        if (await this.#kernel.isIntact()) return;
+        log.warn("rules of services were not as we left them; they are again");
+        this.look();
+      } catch (error) {
+        log.warn("rules of services cannot be looked at", { error: (error as Error).message });
+      } finally {
+        checking = false;
+      }
+    }, CHECK_MS);
+    this.#owned.defer(() => clearInterval(timer));
+  }
+
+  #persisted: Promise<void> = Promise.resolve();
+
+  /** Resolves when what was set so far is stored, and told. */
+  whenStored(): Promise<void> {
+    return this.#persisted;
+  }
+
+  /** Nobody hears of what is not on disk. */
+  async #persist(): Promise<void> {
+    const { revision, stored } = this.catalogue.snapshot();
+    await this.#write(stored);
+    this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+  }
+
+  async #persistOthers(): Promise<void> {
+    this.#others = true;
+    try {
+      await this.#othersFile.write(this.catalogue.others());
+    } catch (error) {
+      this.o.log.warn("services of others cannot be stored", { error: (error as Error).message });
+    }
+  }
+
+  /** Everything but records, which have their own time; those are written as they are. */
+  async #store(): Promise<void> {
+    await this.#write(this.catalogue.snapshot().stored);
+  }
+
+  async saveNetworks(): Promise<void> {
+    await this.#store();
+  }
+
+  async #write(records: OwnServices["records"]): Promise<void> {
+    this.#ids.dirty = false;
+    const { networks, removed } = this.networks.stored();
+    try {
+      await this.#file.write({ networks, removed, ids: this.#ids.stored(), records });
+      this.#storeTrouble = undefined;
+    } catch (error) {
+      const { message } = error as Error;
+      if (this.#storeTrouble === undefined) this.o.log.error("cannot remember services", { error: message });
+      this.#storeTrouble = message;
+    }
+  }
+}

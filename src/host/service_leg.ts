@@ -1,0 +1,56 @@
+/**
+ * A second way from this host into the mesh, for what services send there, where the kernel's `br_netfilter` is on. That translates frames
+ * already on the bridge, and what is then for the bridge again it sends on without leaving the bridge: never out by the port by which it
+ * came, so that a client on another host could not reach a backend on another host. By this way the packet leaves by another link.
+ *
+ *     in:   port ─ bridge `weave` ─ translated ─ routed ─┐
+ *     out:  port ─ bridge `weave` ─ vethwe-svc ═ weave-svc
+ */
+import type { Link } from "../wire/rtnetlink.ts";
+import { type Links, readSysctl, setSysctl } from "./links.ts";
+
+export const MESH_LEG = "weave-svc";
+const PORT = "vethwe-svc";
+
+export function meshLegNeeded(): boolean {
+  return (readSysctl("net/bridge/bridge-nf-call-iptables") ?? 0) !== 0;
+}
+
+/** @returns whether anything was changed */
+export function ensureMeshLeg(links: Links, bridge: Link): boolean {
+  const { mtu } = bridge;
+  let leg = links.find(MESH_LEG);
+  let port = links.find(PORT);
+  let changed = false;
+  if (leg === undefined || port === undefined || leg.peer !== port.index) {
+    removeMeshLeg(links);
+    leg = links.create({ name: MESH_LEG, mtu, kind: { type: "veth", peer: { name: PORT, mtu } } });
+    port = links.find(PORT)!;
+    changed = true;
+  }
+  setSysctl(`net/ipv6/conf/${MESH_LEG}/disable_ipv6`, 1);
+  setSysctl(`net/ipv6/conf/${PORT}/disable_ipv6`, 1);
+  // The bridge answers ARP for what we are; here we hear answers, and who answers for an address from now on.
+  setSysctl(`net/ipv4/conf/${MESH_LEG}/arp_ignore`, 8);
+  if (port.mtu !== mtu || leg.mtu !== mtu) {
+    for (const { index } of [leg, port]) links.change({ index, mtu }, `set MTU of "${MESH_LEG}"`);
+    changed = true;
+  }
+  if (port.master !== bridge.index) {
+    links.change({ index: port.index, master: bridge.index }, `plug "${PORT}" into "${bridge.name}"`);
+    changed = true;
+  }
+  for (const { index, up } of [port, leg]) {
+    if (up) continue;
+    links.change({ index, up: true }, `bring "${MESH_LEG}" up`);
+    changed = true;
+  }
+  return changed;
+}
+
+/** @returns whether it was there */
+export function removeMeshLeg(links: Links): boolean {
+  return [MESH_LEG, PORT].map((name) => links.find(name)).some((link) =>
+    link !== undefined && links.delete(link.index)
+  );
+}

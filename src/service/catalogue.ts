@@ -1,0 +1,774 @@
+/**
+ * Everybody's services: a replica of all records of the mesh, gossiped on the channel `weave-services`. A core without I/O.
+ *
+ * Each owner numbers its changes; who has heard of numbers greater than those it has asks the owner for what came after.
+ *
+ *     own change ─▶ persist ─▶ broadcast "records (since, seq]" ──▶ applied where it follows on what is there, else: want
+ *     new neighbour, every 30 s ─▶ heads ──▶ owner ahead of us ─▶ want ─▶ owner (out of reach: the teller, second-hand) ─▶ records
+ *
+ * How the shell drives it. It is a `GossipChannel`: `mesh.register(catalogue)`. It is a companion of the control loop: after every input
+ * drain `poll()` until undefined; call `handleTimeout(now)` at `pollTimeout()`; call `handlePeerGone()` and `handleTopology()`.
+ * What `poll()` asks for:
+ *
+ *     persist     write `snapshot().stored`, then `handlePersisted(snapshot's revision)`: own changes wait for it, before anybody hears
+ *                 of them, `imports()` and `exports()` included. Where the disk fails, warn, and call it all the same: nothing but
+ *                 what is remembered hangs on it
+ *     persistOthers  write `others()` some time: what others said, and how our own records fared. At most every 30 s
+ *     unicast     mesh.sendUnicast(CHANNEL, to, payload, now); where that is false, `handleUndelivered(to, now)`
+ *     broadcast   mesh.sendBroadcast(CHANNEL, data, now)
+ *     gossip      mesh.sendGossip(CHANNEL, data, now)
+ *     changed     look at these names again (plan, DNS, status): records came, changed or went, or their owner came or went
+ *
+ * Own records: `set()` with a whole record (what is equal to what is there changes nothing), `setStatus()`, `remove()`.
+ */
+import { WireError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import { formatMac, NO_PEER, type PeerName } from "../lib/mac.ts";
+import type { Random } from "../lib/random.ts";
+import { type Deadline, earlier, type Instant, TimerTable } from "../lib/time.ts";
+import type { GossipData } from "../mesh/gossip.ts";
+import type { GossipChannel } from "../mesh/hub.ts";
+import {
+  decodeService,
+  encodeForget,
+  encodeRecord,
+  encodeRecords,
+  encodeWant,
+  type Head,
+  keyOf,
+  MAX_NUMBER,
+  type RecordsMessage,
+  type ServiceMessage,
+} from "../wire/service.ts";
+import { Answers, type Asked } from "./answers.ts";
+import { type Applied, MAX_RECORDS_OF_OWNER, OwnerRecords, sameRecord } from "./owner_records.ts";
+import { Pursuits } from "./pursuit.ts";
+import type { ExportRecord, ImportRecord, Known, RecordKey, ServiceRecord } from "./records.ts";
+import { type Rejection, Rejections } from "./rejections.ts";
+import { Heads, OwnChanges, Payloads } from "./service_gossip.ts";
+import type { StoredOwner, StoredRecord } from "./stored.ts";
+
+export { type Rejection } from "./rejections.ts";
+export { checkStored, encodeStored, type StoredOwner, type StoredRecord } from "./stored.ts";
+
+export const CHANNEL = "weave-services";
+
+export interface CatalogueOptions {
+  readonly ourName: PeerName;
+  /** The DNS domain, `weave.local.`: containers that are exported have names in it. */
+  readonly domain: string;
+  /** The peer is part of the mesh now: `mesh.peer(name) !== undefined`. */
+  readonly isReachable: (peer: PeerName) => boolean;
+  /** The wall clock. */
+  readonly unixMs: () => number;
+  readonly log: Logger;
+  readonly random: Random;
+  /** What `snapshot()` and `others()` gave, of the last time. */
+  readonly stored: StoredOwner | undefined;
+  readonly others: readonly StoredOwner[];
+}
+
+export type CatalogueOutput =
+  | { readonly type: "persist" | "persistOthers" }
+  | { readonly type: "unicast"; readonly to: PeerName; readonly payload: Uint8Array }
+  | { readonly type: "broadcast" | "gossip"; readonly data: GossipData }
+  | { readonly type: "changed"; readonly names: readonly string[] };
+
+/** `same`: it is there already; `full`: we have as many records as one peer may have. */
+export type SetResult = "changed" | "same" | "full";
+
+export interface OwnerStatus {
+  readonly owner: PeerName;
+  readonly reachable: boolean;
+  readonly secondHand: boolean;
+  /** Live ones. */
+  readonly records: number;
+  readonly seq: number;
+}
+
+/** Records of others, all together. */
+const MAX_RECORDS = 50_000;
+const MAX_OCTETS = 64 << 20;
+const MAX_OWNERS = 2_000;
+
+const TIDY_MS = 10 * 60_000;
+/** Of a peer all of whose records went at once that is remembered so long. */
+const EMPTIED_MS = 24 * 3_600_000;
+const STORE_MS = 30_000;
+/** What came by asking is told to neighbours, together with what comes shortly after. */
+const TELL_MS = 100;
+const TELL_OURSELVES_MS = 5_000;
+/** Numbers that may have been used since we stored the last one. */
+const SKIPPED_NUMBERS = 2 ** 20;
+
+interface Owner {
+  readonly records: OwnerRecords;
+  reachable: boolean;
+  /** When everything it had went at once, with it or by somebody's word: others may not know yet. */
+  emptiedAt: Instant | undefined;
+}
+
+/** See the file's header. */
+export class Catalogue implements GossipChannel {
+  readonly name = CHANNEL;
+  readonly #o: CatalogueOptions;
+  readonly #owners = new Map<PeerName, Owner>();
+  readonly #byName = new Map<string, Map<PeerName, Set<RecordKey>>>();
+  readonly #own: OwnerRecords;
+  /** Ours as they are to be; `#own` has what is on disk. */
+  readonly #working = new Map<RecordKey, ServiceRecord>();
+  /** Ours that are not on disk, with the revision that has them. */
+  readonly #unstored = new Map<RecordKey, number>();
+  readonly #pursuits: Pursuits;
+  readonly #answers = new Answers();
+  readonly #rejections: Rejections;
+  readonly #timers = new TimerTable<"old removals" | "storing services" | "news of services" | "our own head">();
+  readonly #domainEnd: string;
+  #outputs: CatalogueOutput[] = [];
+  #changed = new Set<string>();
+  #news = new Set<PeerName>();
+  #othersRecords = 0;
+  #othersOctets = 0;
+  #revision = 0;
+  #askedRevision = 0;
+  #toldSeq: number;
+  /** Somebody has heard of records of ours that we have not. */
+  #misknown = false;
+  #ownStatusChanged = false;
+  #othersChanged = false;
+  #toldOurselvesAt = -Infinity;
+
+  constructor(o: CatalogueOptions, now: Instant) {
+    this.#o = o;
+    this.#domainEnd = `.${o.domain.replace(/\.$/, "").toLowerCase()}`;
+    this.#rejections = new Rejections(o.log, o.unixMs);
+    this.#pursuits = new Pursuits((peer) => peer !== o.ourName && o.isReachable(peer));
+    for (const stored of o.others) if (stored.owner !== o.ourName) this.#restore(stored, now);
+    this.#own = this.#newRecords(o.ourName, o.unixMs());
+    this.#owners.set(o.ourName, { records: this.#own, reachable: true, emptiedAt: undefined });
+    if (o.stored !== undefined) this.#restoreOwn(o.stored, now);
+    this.#toldSeq = this.#own.head.seq;
+    this.#timers.set("old removals", now + TIDY_MS);
+    this.#changed.clear();
+    this.#othersChanged = false;
+  }
+
+  // Ours
+
+  /** Adds or replaces a record. What is there already in every word is left as it is. */
+  set(record: ServiceRecord, now: Instant): SetResult {
+    const key = keyOf(record);
+    const before = this.#working.get(key);
+    if (before !== undefined && sameRecord(before, record)) return "same";
+    if (before === undefined && this.#working.size >= MAX_RECORDS_OF_OWNER) return "full";
+    if (before !== undefined && sameButStatus(before, record)) {
+      this.setStatus(key, record.status, now);
+      return "changed";
+    }
+    this.#working.set(key, record);
+    this.#store(key);
+    return "changed";
+  }
+
+  /** Health, holding: what is not worth a write to disk before it is told. False: there is no such record, or it says so already. */
+  setStatus<R extends ServiceRecord>(key: RecordKey, status: R["status"], now: Instant): boolean {
+    const before = this.#working.get(key);
+    if (before === undefined) return false;
+    const after = { ...before, status } as ServiceRecord;
+    if (sameRecord(before, after)) return false;
+    this.#working.set(key, after);
+    if (this.#unstored.has(key)) return true; // told with the rest
+    this.#ownStatusChanged = true;
+    this.#timers.setIfAbsent("storing services", now + STORE_MS);
+    this.#own.change(key, after, now);
+    return true;
+  }
+
+  /** False: there is no such record. */
+  remove(key: RecordKey): boolean {
+    if (!this.#working.delete(key)) return false;
+    this.#store(key);
+    return true;
+  }
+
+  /** As they are to be, whether or not they are on disk. */
+  own(): readonly ServiceRecord[] {
+    return [...this.#working.values()];
+  }
+
+  ownRecord(key: RecordKey): ServiceRecord | undefined {
+    return this.#working.get(key);
+  }
+
+  ownImport(name: string): ImportRecord | undefined {
+    return this.#working.get(`import ${name}`) as ImportRecord | undefined;
+  }
+
+  ownExports(name: string): readonly ExportRecord[] {
+    const exports = [...this.#working.values()].filter((record) => record.kind === "export");
+    return exports.filter(({ spec }) => spec.name === name);
+  }
+
+  // Everybody's, ours among them as far as they are on disk
+
+  /** Ascending. */
+  names(): readonly string[] {
+    return [...this.#byName.keys()].sort();
+  }
+
+  /** Ascending by owner. */
+  imports(name: string): readonly Known<ImportRecord>[] {
+    return this.#known(name).filter((known): known is Known<ImportRecord> => known.record.kind === "import");
+  }
+
+  /** Ascending by owner. */
+  exports(name: string): readonly Known<ExportRecord>[] {
+    return this.#known(name).filter((known): known is Known<ExportRecord> => known.record.kind === "export");
+  }
+
+  owners(): readonly OwnerStatus[] {
+    return [...this.#owners.values()]
+      .map(({ records, reachable }) => ({
+        owner: records.owner,
+        reachable,
+        secondHand: records.secondHand,
+        records: records.size,
+        seq: records.head.seq,
+      }))
+      .filter(({ owner, records }) => records > 0 || owner === this.#o.ourName)
+      .sort((a, b) => a.owner - b.owner);
+  }
+
+  /** What of peers was not taken; the last one last. */
+  rejections(): readonly Rejection[] {
+    return this.#rejections.list();
+  }
+
+  /** Live records of all owners. */
+  get size(): number {
+    return this.#own.size + this.#othersRecords;
+  }
+
+  // Peers
+
+  handlePeerGone(_peer: PeerName, now: Instant): void {
+    this.handleTopology(now);
+  }
+
+  /** Peers may have come or gone. */
+  handleTopology(now: Instant): void {
+    for (const [name, owner] of this.#owners) {
+      if (name === this.#o.ourName) continue;
+      const reachable = this.#o.isReachable(name);
+      if (reachable === owner.reachable) continue;
+      owner.reachable = reachable;
+      for (const [, record] of owner.records.live()) this.#changed.add(record.spec.name);
+      // It may have begun another life without a neighbour of ours knowing.
+      if (reachable) this.#ask(owner.records, name, now);
+    }
+    this.#pursuits.handleTopology(now);
+    this.#askDue(now);
+  }
+
+  /** A peer that is out of reach will not come back: all are to forget its records. False: it is in reach, or has none. */
+  removePeer(peer: PeerName, now: Instant): boolean {
+    const owner = this.#owners.get(peer);
+    if (owner === undefined || peer === this.#o.ourName || this.#o.isReachable(peer)) return false;
+    if (owner.records.size === 0) return false;
+    const life = Math.min(owner.records.head.life + 1, MAX_NUMBER);
+    this.#forget(owner, life, now);
+    this.#outputs.push({ type: "broadcast", data: new Payloads([encodeForget(peer, life)]) });
+    return true;
+  }
+
+  // Storing
+
+  snapshot(): { readonly revision: number; readonly stored: StoredOwner } {
+    const told = new Map([...this.#own.numbered()].map(({ key, seq, record }) => [key, { seq, record }]));
+    const records: StoredRecord[] = [];
+    for (const [key, record] of this.#working) {
+      records.push({ key, seq: this.#unstored.has(key) ? 0 : told.get(key)?.seq ?? 0, record });
+    }
+    for (const [key, { seq }] of told) {
+      if (!this.#working.has(key)) records.push({ key, seq: this.#unstored.has(key) ? 0 : seq, record: undefined });
+    }
+    const { owner, life, seq } = this.#own.head;
+    const stored = { owner, life, floor: this.#own.floor, seq, secondHand: false, records };
+    return { revision: this.#revision, stored };
+  }
+
+  /** What `snapshot()` gave with this revision is on disk. */
+  handlePersisted(revision: number, now: Instant): void {
+    for (const [key, unstored] of this.#unstored) {
+      if (unstored > revision) continue;
+      this.#unstored.delete(key);
+      const record = this.#working.get(key);
+      // Added and removed before anybody heard.
+      if (record === undefined && this.#own.get(key) === undefined) continue;
+      this.#own.change(key, record, now);
+    }
+  }
+
+  /** What we know of others, to be stored now and then. */
+  others(): readonly StoredOwner[] {
+    return [...this.#owners.values()].filter(({ records }) => records !== this.#own && !records.blank).map((
+      { records },
+    ) => ({
+      ...records.head,
+      floor: records.floor,
+      secondHand: records.secondHand,
+      records: [...records.numbered()],
+    }));
+  }
+
+  // The channel
+
+  handleGossip(payload: Uint8Array, now: Instant, from: PeerName): GossipData | undefined {
+    const message = this.#decode(payload, from);
+    if (message?.type === "heads") {
+      // Who passes it on may understand nothing of it.
+      const teller = message.by === this.#o.ourName ? from : message.by;
+      for (const head of message.heads) this.#handleHead(head, teller, now);
+      this.#askDue(now);
+    } else if (message !== undefined) {
+      this.#rejections.add(from, "", `a message of type ${message.type} came as gossip`);
+    }
+    return undefined;
+  }
+
+  handleBroadcast(source: PeerName, payload: Uint8Array, now: Instant): GossipData | undefined {
+    if (source === this.#o.ourName) return undefined;
+    const message = this.#decode(payload, source);
+    if (message === undefined) return undefined;
+    switch (message.type) {
+      case "records":
+        return this.#handleTold(message, source, now) ? new Payloads([payload]) : undefined;
+      case "forget":
+        return this.#handleForget(message, source, now) ? new Payloads([payload]) : undefined;
+      default:
+        this.#rejections.add(source, "", `a message of type ${message.type} came as a broadcast`);
+        return undefined;
+    }
+  }
+
+  handleUnicast(source: PeerName, payload: Uint8Array, now: Instant): void {
+    const message = this.#decode(payload, source);
+    if (message?.type === "want") {
+      const asked = { from: source, want: message };
+      if (this.#answers.handleWant(asked, now)) this.#answer(asked);
+    } else if (message?.type === "records") {
+      this.#handleAnswer(message, source, now);
+      this.#askDue(now);
+    } else if (message !== undefined) {
+      this.#rejections.add(source, "", `a message of type ${message.type} came to us alone`);
+    }
+  }
+
+  /** There is no way to a peer that something was to be sent to. */
+  handleUndelivered(to: PeerName, now: Instant): void {
+    this.#pursuits.handleUndelivered(to, now);
+  }
+
+  completeState(): GossipData | undefined {
+    const heads = this.#heads(undefined);
+    return heads.length === 0 ? undefined : this.#headsData();
+  }
+
+  // Time and outputs
+
+  handleTimeout(now: Instant): void {
+    for (let timer = this.#timers.takeDue(now); timer; timer = this.#timers.takeDue(now)) {
+      switch (timer) {
+        case "old removals":
+          this.#timers.set(timer, now + TIDY_MS);
+          this.#tidy(now);
+          break;
+        case "storing services":
+          if (this.#ownStatusChanged) this.#revision++;
+          if (this.#othersChanged) this.#outputs.push({ type: "persistOthers" });
+          this.#ownStatusChanged = this.#othersChanged = false;
+          break;
+        case "news of services":
+          this.#outputs.push({ type: "gossip", data: this.#headsData(this.#news) });
+          this.#news = new Set();
+          break;
+        case "our own head":
+          this.#tellOurselves(now);
+          break;
+        default:
+          timer satisfies never;
+      }
+    }
+    for (let asked = this.#answers.poll(now); asked; asked = this.#answers.poll(now)) this.#answer(asked);
+    this.#askDue(now);
+  }
+
+  pollTimeout(): Deadline | undefined {
+    return earlier(this.#timers.next(), earlier(this.#pursuits.pollTimeout(), this.#answers.pollTimeout()));
+  }
+
+  poll(): CatalogueOutput | undefined {
+    if (this.#revision > this.#askedRevision) {
+      this.#askedRevision = this.#revision;
+      return { type: "persist" };
+    }
+    if (this.#own.head.seq > this.#toldSeq) {
+      const since = this.#toldSeq;
+      this.#toldSeq = this.#own.head.seq;
+      return { type: "broadcast", data: new OwnChanges(this.#own, since) };
+    }
+    if (this.#changed.size > 0) {
+      const names = [...this.#changed];
+      this.#changed = new Set();
+      return { type: "changed", names };
+    }
+    return this.#outputs.shift();
+  }
+
+  /** Throws where indexes and counts do not agree with the records. For tests. */
+  checkInvariants(): void {
+    let [records, octets] = [0, 0];
+    const keys = new Map<string, number>();
+    for (const { records: each } of this.#owners.values()) {
+      each.checkInvariants();
+      if (each !== this.#own) [records, octets] = [records + each.size, octets + each.octets];
+      for (const [, { spec }] of each.live()) keys.set(spec.name, (keys.get(spec.name) ?? 0) + 1);
+    }
+    if (records !== this.#othersRecords || octets !== this.#othersOctets) throw new Error("others were counted wrong");
+    for (const [name, owners] of this.#byName) {
+      const indexed = [...owners.values()].reduce((sum, { size }) => sum + size, 0);
+      if (indexed !== keys.get(name)) throw new Error(`the index has ${indexed} records of ${name}`);
+    }
+    if (keys.size !== this.#byName.size) throw new Error("a name is not in the index");
+  }
+
+  // What neighbours say they know
+
+  #handleHead(head: Head, teller: PeerName, now: Instant): void {
+    if (head.owner === this.#o.ourName) return this.#handleOwnHead(head, now);
+    const records = this.#owners.get(head.owner)?.records;
+    if (records === undefined) {
+      if (head.seq > 0 && this.#owners.size < MAX_OWNERS) this.#pursue(head.owner, teller, false, now);
+      return;
+    }
+    const ours = records.head;
+    const further = head.life > ours.life || head.life === ours.life && head.seq > ours.seq;
+    const other = head.life !== ours.life || head.seq === ours.seq && head.check !== ours.check;
+    if (further || other && this.#o.isReachable(head.owner)) this.#pursue(head.owner, teller, false, now);
+  }
+
+  /** Somebody knows other records of us than there are: he is to ask. */
+  #handleOwnHead({ life, seq, check }: Head, now: Instant): void {
+    const ours = this.#own.head;
+    if (life === ours.life && (seq < ours.seq || seq === ours.seq && check === ours.check)) return;
+    this.#misknown = true;
+    this.#timers.setIfAbsent("our own head", Math.max(now, this.#toldOurselvesAt + TELL_OURSELVES_MS));
+  }
+
+  #tellOurselves(now: Instant): void {
+    this.#toldOurselvesAt = now;
+    this.#outputs.push({ type: "gossip", data: this.#headsData(new Set([this.#o.ourName])) });
+  }
+
+  #headsData(owners?: ReadonlySet<PeerName>): Heads {
+    return new Heads(this.#o.ourName, (some) => this.#heads(some), owners);
+  }
+
+  #heads(owners: ReadonlySet<PeerName> | undefined): readonly Head[] {
+    const heads: Head[] = [];
+    for (const name of owners ?? this.#owners.keys()) {
+      const owner = this.#owners.get(name);
+      if (owner === undefined) continue;
+      const told = !owner.records.blank || owner.emptiedAt !== undefined ||
+        owner.records === this.#own && this.#misknown;
+      if (told) heads.push(owner.records.head);
+    }
+    return heads;
+  }
+
+  // What owners say, and others of them
+
+  /** @returns whether it is to be passed on */
+  #handleTold(message: RecordsMessage, source: PeerName, now: Instant): boolean {
+    const { owner } = message;
+    if (owner !== source) return this.#reject(source, message, `it belongs to ${formatMac(owner)}, who did not say so`);
+    if (message.full) return this.#reject(source, message, "a full list that nobody asked for");
+    if (!this.#o.isReachable(source)) return false;
+    const records = this.#ownerOf(source)?.records;
+    if (records === undefined) return this.#reject(source, message, "there are too many gateways");
+    this.#take(records, message, { from: source, trusted: false, now });
+    this.#askDue(now);
+    return true;
+  }
+
+  #handleAnswer(message: RecordsMessage, source: PeerName, now: Instant): void {
+    const { owner } = message;
+    if (owner === this.#o.ourName) return void this.#reject(source, message, "it is ours, and not as we say");
+    const asked = this.#pursuits.waitsFor(owner, source);
+    if (owner !== source && this.#o.isReachable(owner)) {
+      if (!asked) this.#reject(source, message, `it belongs to ${formatMac(owner)}, who is within reach`);
+      return;
+    }
+    // We wait no more: it took too long, and comes again.
+    if (!asked) return;
+    const records = this.#ownerOf(owner)?.records;
+    if (records === undefined) {
+      this.#pursuits.forget(owner);
+      return void this.#reject(source, message, "there are too many gateways");
+    }
+    const before = records.head;
+    const outcome = this.#take(records, message, { from: source, trusted: owner === source, now });
+    if (outcome === "partial") return this.#pursuits.handlePart(owner, now);
+    if (outcome !== "behind") {
+      this.#owners.get(owner)!.emptiedAt = records.blank ? now : undefined;
+      if (!sameHead(records.head, before)) this.#tellNews(owner, now);
+    }
+    this.#pursuits.handleAnswer(owner, outcome === "applied" || outcome === "old", now);
+  }
+
+  #take(
+    records: OwnerRecords,
+    message: RecordsMessage,
+    { from, trusted, now }: { from: PeerName; trusted: boolean; now: Instant },
+  ): Applied {
+    const checked = this.#withinDomain(message);
+    const before = records.head;
+    const outcome = this.#telling(from, () => records.apply(checked, { now, trusted }));
+    this.#storeOthers(now);
+    if (from !== records.owner) {
+      if (outcome === "partial" || !sameHead(before, records.head)) records.secondHand = true;
+    } else if (trusted && message.full && outcome === "applied") {
+      records.secondHand = false;
+    }
+    // An answer that is not enough is the pursuit's to see to.
+    if (!trusted && from === records.owner && (outcome === "behind" || outcome === "differs")) {
+      this.#pursue(records.owner, from, outcome === "differs", now);
+    }
+    return outcome;
+  }
+
+  #withinDomain(message: RecordsMessage): RecordsMessage {
+    const outside = ({ record }: RecordsMessage["records"][number]) => {
+      const name = record?.spec.name;
+      return name !== undefined && name.includes(".") && !name.endsWith(this.#domainEnd);
+    };
+    if (!message.records.some(outside)) return message;
+    const refused = message.records.filter(outside).map(({ record }) => ({
+      what: record!.spec.name,
+      reason: "its name lies outside the DNS domain",
+    }));
+    return {
+      ...message,
+      records: message.records.filter((numbered) => !outside(numbered)),
+      refused: [...message.refused, ...refused],
+    };
+  }
+
+  /** @returns whether it is to be passed on */
+  #handleForget({ owner: name, life }: { owner: PeerName; life: number }, source: PeerName, now: Instant): boolean {
+    if (name === this.#o.ourName) {
+      this.#misknown = true;
+      this.#timers.setIfAbsent("our own head", Math.max(now, this.#toldOurselvesAt + TELL_OURSELVES_MS));
+      return false;
+    }
+    if (this.#o.isReachable(name)) {
+      this.#rejections.add(source, "", `records of ${formatMac(name)}, who is within reach, were to be forgotten`);
+      return false;
+    }
+    const owner = this.#owners.get(name);
+    if (owner !== undefined && life > owner.records.head.life) this.#forget(owner, life, now);
+    return true;
+  }
+
+  #forget(owner: Owner, life: number, now: Instant): void {
+    owner.records.clear(life);
+    owner.records.secondHand = true;
+    owner.emptiedAt = now;
+    this.#storeOthers(now);
+    this.#pursuits.forget(owner.records.owner);
+  }
+
+  // Asking and answering
+
+  /** Whether there is more than we have. */
+  #ask(records: OwnerRecords, of: PeerName, now: Instant): void {
+    this.#pursue(records.owner, of, records.secondHand, now);
+  }
+
+  #pursue(owner: PeerName, teller: PeerName, everything: boolean, now: Instant): void {
+    this.#pursuits.handleNews(owner, { teller, everything, now });
+  }
+
+  #askDue(now: Instant): void {
+    for (const { owner, of, everything } of this.#pursuits.takeDue(now)) {
+      const records = this.#owners.get(owner)?.records;
+      // What is second-hand is not compared, but replaced.
+      const all = everything || records === undefined || records.secondHand && of === owner;
+      const head = all ? { owner, life: 0, seq: 0, check: 0 } : records.head;
+      this.#outputs.push({ type: "unicast", to: of, payload: encodeWant(head) });
+    }
+  }
+
+  #answer({ from, want }: Asked): void {
+    const records = this.#owners.get(want.owner)?.records;
+    // Whoever is within reach speaks for himself.
+    if (records === undefined || records !== this.#own && this.#o.isReachable(want.owner)) return;
+    const telling = records.told(want.life, want.since, want.check);
+    for (const payload of encodeRecords(telling)) this.#outputs.push({ type: "unicast", to: from, payload });
+  }
+
+  #tellNews(owner: PeerName, now: Instant): void {
+    this.#news.add(owner);
+    this.#timers.setIfAbsent("news of services", now + TELL_MS);
+  }
+
+  // What we keep
+
+  #store(key: RecordKey): void {
+    this.#revision++;
+    this.#unstored.set(key, this.#revision);
+  }
+
+  #storeOthers(now: Instant): void {
+    if (this.#othersChanged) this.#timers.setIfAbsent("storing services", now + STORE_MS);
+  }
+
+  #ownerOf(name: PeerName): Owner | undefined {
+    let owner = this.#owners.get(name);
+    if (owner === undefined) {
+      if (this.#owners.size >= MAX_OWNERS && !this.#makeRoom()) return undefined;
+      owner = { records: this.#newRecords(name, 0), reachable: this.#o.isReachable(name), emptiedAt: undefined };
+      this.#owners.set(name, owner);
+    }
+    return owner;
+  }
+
+  /** Those go first of whom only others spoke. */
+  #makeRoom(except?: PeerName): boolean {
+    let most: Owner | undefined;
+    for (const [name, owner] of this.#owners) {
+      if (!owner.records.secondHand || owner.reachable || name === except) continue;
+      if (most === undefined || owner.records.octets > most.records.octets) most = owner;
+    }
+    if (most === undefined) return false;
+    this.#removeOwner(most);
+    return true;
+  }
+
+  #removeOwner({ records }: Owner): void {
+    records.clear(records.head.life);
+    this.#owners.delete(records.owner);
+  }
+
+  /** Who is to blame for what is refused meanwhile. */
+  #teller: PeerName = NO_PEER;
+
+  #telling<T>(from: PeerName, work: () => T): T {
+    this.#teller = from;
+    return work();
+  }
+
+  #newRecords(owner: PeerName, life: number): OwnerRecords {
+    const ours = owner === this.#o.ourName;
+    return new OwnerRecords(owner, life, {
+      replaced: (key, before, after) => this.#index(owner, key, (before ?? after)!.spec.name, after !== undefined),
+      grown: (octets, records) => {
+        if (ours) return;
+        this.#othersOctets += octets;
+        this.#othersRecords += records;
+      },
+      hasRoom: (octets) =>
+        ours || this.#othersRecords < MAX_RECORDS && this.#othersOctets + octets <= MAX_OCTETS ||
+        this.#makeRoom(owner),
+      refuse: (what, reason) => {
+        this.#rejections.add(this.#teller, what, reason);
+      },
+    });
+  }
+
+  #index(owner: PeerName, key: RecordKey, name: string, live: boolean): void {
+    this.#changed.add(name);
+    if (owner !== this.#o.ourName) this.#othersChanged = true;
+    let owners = this.#byName.get(name);
+    if (owners === undefined) this.#byName.set(name, owners = new Map());
+    let keys = owners.get(owner);
+    if (keys === undefined) owners.set(owner, keys = new Set());
+    if (live) keys.add(key);
+    else keys.delete(key);
+    if (keys.size === 0) owners.delete(owner);
+    if (owners.size === 0) this.#byName.delete(name);
+  }
+
+  #known(name: string): readonly Known[] {
+    const found: Known[] = [];
+    for (const [name_, keys] of this.#byName.get(name) ?? []) {
+      const { records, reachable } = this.#owners.get(name_)!;
+      for (const key of keys) {
+        found.push({ owner: name_, reachable, secondHand: records.secondHand, record: records.get(key)! });
+      }
+    }
+    return found.sort((a, b) => a.owner - b.owner);
+  }
+
+  #restore(stored: StoredOwner, now: Instant): void {
+    if (this.#owners.size >= MAX_OWNERS) return;
+    const { owner } = stored;
+    const records = this.#newRecords(owner, stored.life);
+    this.#owners.set(owner, { records, reachable: this.#o.isReachable(owner), emptiedAt: undefined });
+    records.restore(withOctets(stored), now);
+    records.secondHand = stored.secondHand;
+  }
+
+  #restoreOwn(stored: StoredOwner, now: Instant): void {
+    const { ourName, random } = this.#o;
+    const known = { ...withOctets(stored), seq: stored.seq + SKIPPED_NUMBERS + random.below(SKIPPED_NUMBERS) };
+    const untold = known.records.filter(({ seq }) => seq === 0);
+    // Whoever has another name now begins another life.
+    const life = stored.owner === ourName ? stored.life : this.#own.head.life;
+    this.#own.restore({ ...known, life, records: known.records.filter(({ seq }) => seq !== 0) }, now);
+    for (const { key, record } of untold) this.#own.change(key, record, now);
+    for (const [key, record] of this.#own.live()) this.#working.set(key, record);
+  }
+
+  #tidy(now: Instant): void {
+    for (const owner of this.#owners.values()) {
+      owner.records.expireTombstones(now);
+      const { emptiedAt } = owner;
+      const old = emptiedAt !== undefined && now - emptiedAt >= EMPTIED_MS;
+      if (old && owner.records.blank) this.#owners.delete(owner.records.owner);
+    }
+  }
+
+  #decode(payload: Uint8Array, from: PeerName): ServiceMessage | undefined {
+    try {
+      return decodeService(payload);
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      this.#rejections.add(from, "", error.message);
+      return undefined;
+    }
+  }
+
+  #reject(from: PeerName, message: RecordsMessage, reason: string): false {
+    this.#rejections.add(from, message.records[0]?.key ?? "", reason);
+    return false;
+  }
+}
+
+function withOctets(stored: StoredOwner) {
+  const records = stored.records.map(({ key, seq, record }) => ({
+    key,
+    seq,
+    record,
+    octets: record === undefined ? key.length : JSON.stringify(encodeRecord(record)).length,
+  }));
+  return { ...stored, records };
+}
+
+function sameHead(a: Head, b: Head): boolean {
+  return a.life === b.life && a.seq === b.seq && a.check === b.check;
+}
+
+function sameButStatus(a: ServiceRecord, b: ServiceRecord): boolean {
+  return sameRecord(a, { ...b, status: a.status } as ServiceRecord);
+}
