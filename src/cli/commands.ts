@@ -181,6 +181,29 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./containers.ts")).run,
   }),
   command({
+    name: "start",
+    group: "Containers",
+    summary: "Start a container that is there, in the network",
+    usage: "[ADDRESS…] CONTAINER",
+    details: "Without ADDRESS, routers give one. Prints what docker start prints.",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave start 10.0.0.2/24 web"],
+    load: async () => (await import("./containers.ts")).start,
+  }),
+  command({
+    name: "restart",
+    group: "Containers",
+    summary: "Restart a container; it keeps its addresses",
+    usage: "CONTAINER",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave restart web"],
+    load: async () => (await import("./containers.ts")).restart,
+  }),
+  command({
     name: "attach",
     group: "Containers",
     summary: "Give a running container addresses in the network",
@@ -360,8 +383,6 @@ export const COMMANDS_LATER: Readonly<Record<string, number>> = {
   "setup-cni": 0,
   "env": 1,
   "config": 1,
-  "start": 1,
-  "restart": 1,
   "attach-bridge": 1,
 };
 

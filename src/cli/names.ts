@@ -25,7 +25,8 @@ async function changeNames(method: "PUT" | "DELETE", input: Input<typeof DNS_NAM
   const { words, values, given, terminal } = input;
   const [name, another] = values.hostname;
   if (another !== undefined) throw new UsageError("One name expected");
-  const { addresses, container } = addressesAndContainer(words);
+  // Without a name to give, the last word can only be a container: Docker lets one be called like an address.
+  const { addresses, container } = addressesAndContainer(words, { container: method === "PUT" && name === undefined });
   const bare = addresses.length === 0 && values.record.length === 0;
   if (container === undefined && (bare || method === "PUT" && name === undefined)) throw new UsageError("");
   const client = await routerClient(given, terminal);
@@ -53,11 +54,14 @@ async function changeNames(method: "PUT" | "DELETE", input: Input<typeof DNS_NAM
 }
 
 /** Addresses come first; what is left is the container. */
-function addressesAndContainer(words: readonly string[]): { addresses: readonly string[]; container?: string } {
+function addressesAndContainer(
+  words: readonly string[],
+  expected: { readonly container: boolean },
+): { addresses: readonly string[]; container?: string } {
   const isAddress = (word: string) =>
     /^\d+\.\d+\.\d+\.\d+$/.test(word) || /^[0-9a-f]*:[0-9a-f:.]*$/i.test(word) && !/^pid:/.test(word);
   const last = words.at(-1);
-  if (last === undefined || isAddress(last)) {
+  if (last === undefined || isAddress(last) && !expected.container) {
     if (!words.every(isAddress)) throw new UsageError("Addresses come before the container");
     return { addresses: words };
   }

@@ -43,7 +43,7 @@ Deno.test("inspectContainer() and runningContainers() read what an engine at DOC
         name: "a1",
         running: true,
         pid: 77,
-        hostNetwork: false,
+        networkMode: "default",
         hostname: "a1",
         domainname: "weave.local",
         hostsPath: "/var/lib/docker/containers/x/hosts",
