@@ -71,6 +71,7 @@ export const DNS_NAME_OPTIONS = {
   ...EVERYWHERE,
 };
 export const PS_OPTIONS = { ...PRINTS, ...EVERYWHERE };
+export const SETUP_OPTIONS = { remove: COMMAND.remove, ...EVERYWHERE };
 export const BRIDGE_TYPE_OPTIONS = { ...PRINTS, ...EVERYWHERE };
 export const DOCKER_BRIDGE_OPTIONS = {
   dockerBridge: DOCKER_BRIDGE,
@@ -314,6 +315,20 @@ IPv6, RECORD is SRV or TXT in words. Names last as long as the container.`,
     load: async () => (await import("./containers.ts")).hide,
   }),
   command({
+    name: "setup",
+    group: "This host",
+    summary: "Install what other programs look for; or a unit for systemd",
+    usage: "[systemd [LAUNCH_ARGUMENT…]]",
+    details: `Alone, what container runtimes look for. With systemd, a unit that runs the
+router from now on and at every boot, with these arguments of launch; --remove
+undoes that. WEAVE_PASSWORD in the environment is kept for it.`,
+    options: SETUP_OPTIONS,
+    root: true,
+    leading: (word) => word === "systemd",
+    examples: ["sudo weave setup", "sudo weave setup systemd host1 192.0.2.7"],
+    load: async () => (await import("./setup.ts")).setup,
+  }),
+  command({
     name: "version",
     group: "Other",
     summary: "Show the version of this program, and of the router that runs",
@@ -379,7 +394,6 @@ export const REMOVED: readonly string[] = [
 /** Of parts that this version does not have: the exit status is what their callers can do with. */
 export const COMMANDS_LATER: Readonly<Record<string, number>> = {
   // Nothing is to be done, which is a success.
-  "setup": 0,
   "setup-cni": 0,
   "env": 1,
   "config": 1,

@@ -186,17 +186,23 @@ async function askStatus(client: ApiClient): Promise<Answer | undefined> {
 
 /** In this process, until it is told to end. */
 async function serve(options: RouterOptions): Promise<number> {
-  const [{ routerLog, runRouter }, { tellServiceManager }] = await Promise.all([
+  const [{ routerLog, runRouter }, { startWatchdog, tellServiceManager }] = await Promise.all([
     import("../daemon/daemon.ts"),
     import("../daemon/service_manager.ts"),
   ]);
   Deno.addSignalListener("SIGTERM", () => tellServiceManager("STOPPING=1"));
+  let watchdog: Disposable | undefined;
+  const onReady = () => {
+    tellServiceManager("READY=1");
+    watchdog = startWatchdog();
+  };
   try {
-    return await runRouter(options, { onReady: () => tellServiceManager("READY=1") });
+    return await runRouter(options, { onReady });
   } catch (error) {
     routerLog(options).error("router failed", { error: (error as Error).message });
     return 1;
   } finally {
+    watchdog?.[Symbol.dispose]();
     await forgetRouter();
   }
 }
@@ -221,15 +227,20 @@ function journalInvocation(): string | undefined {
 async function startDetached({ given, peers, options }: Plan): Promise<Started> {
   const flags = new Map([...given].filter(([flag]) => flag !== LAUNCH.noRestart.flag));
   // Whoever started this command is not the router's service manager.
-  const { [PASSWORD.env!]: _, NOTIFY_SOCKET: _notify, ...env } = Deno.env.toObject();
+  const { [PASSWORD.env!]: _, NOTIFY_SOCKET: _notify, WATCHDOG_USEC: _watchdog, ...env } = Deno.env.toObject();
   if (options.password !== undefined) env[PASSWORD.env!] = options.password;
   return await startRouter({
-    command: [...ownCommand(), "launch", "--foreground", ...toArguments(flags), ...peers],
+    command: launchLine(flags, peers),
     env,
     logFile: LOG_FILE,
     restart: given.get(LAUNCH.noRestart.flag)?.at(-1) !== "true",
     record: { version: VERSION, given, peers },
   });
+}
+
+/** The command line of a router that stays in the foreground; the password is not in it. */
+export function launchLine(given: Given, peers: readonly string[]): string[] {
+  return [...ownCommand(), "launch", "--foreground", ...toArguments(kept(given)), ...peers];
 }
 
 /** How this very program is run again: as an executable, or from its sources. */

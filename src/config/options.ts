@@ -374,6 +374,7 @@ export const COMMAND = {
   exposeName: texts({ flag: "hostname", aliases: ["-h"], value: "FQDN", help: "name these addresses" }),
   record: texts({ flag: "record", value: "RECORD", help: 'another record: "SRV 0 5 80 web.weave.local", "TXT hello"' }),
   withoutMasquerade: toggle({ flag: "without-masquerade", help: "keep source addresses of what comes from outside" }),
+  remove: toggle({ flag: "remove", help: "undo it" }),
   force: toggle({ flag: "force", help: "accepted; a router that does not run is reset all the same" }),
 } as const satisfies Options;
 
