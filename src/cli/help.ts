@@ -43,7 +43,7 @@ export function commandHelp(command: Command): string {
   ];
   if (details !== undefined) lines.push(...details.split("\n"));
   if (usual.length > 0) lines.push("", ...table(usual));
-  if (rare.length > 0) lines.push("", ...wrap(`Rarely needed: ${rare.map(describe).join(", ")}`));
+  if (rare.length > 0) lines.push("", ...wrap(`Rarely needed: ${rare.map(({ flag }) => `--${flag}`).join(", ")}`));
   lines.push("", ...examples.map((example, i) => `${i === 0 ? "Example:" : "        "} ${example}`));
   return lines.join("\n");
 }

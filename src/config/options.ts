@@ -12,6 +12,7 @@ import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Level } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
 import { type IpamOptions, readIpamOptions } from "./ipam_options.ts";
+import { type ProxyOptions, readProxyOptions } from "./proxy_options.ts";
 import {
   address,
   domain,
@@ -77,6 +78,8 @@ export interface RouterOptions {
   readonly dnsGraceMs: number;
   /** Absolute, or empty: no other servers. */
   readonly resolvConf: string;
+  /** undefined: there is no Docker API proxy. */
+  readonly proxy: ProxyOptions | undefined;
   readonly logLevel: Level;
   readonly logFormat: "text" | "json";
   /** Ids and keys of a recorded router, only in tests. */
@@ -282,6 +285,59 @@ export const ROUTER = {
     help: "where other DNS servers are named",
     kind: "rare",
   }),
+  proxy: toggle({
+    flag: "proxy",
+    default: true,
+    help: "serve the Docker API and put new containers into the network; on",
+    kind: "rare",
+  }),
+  proxyListen: texts({
+    flag: "proxy-listen",
+    aliases: ["-H"],
+    value: "ENDPOINT",
+    help: "where to: tcp://IP:PORT or unix:///PATH",
+    kind: "rare",
+  }),
+  withoutDns: toggle({ flag: "without-dns", help: "its containers use other DNS servers", kind: "rare" }),
+  noMulticastRoute: toggle({ flag: "no-multicast-route", help: "leave their route for multicast", kind: "rare" }),
+  noRewriteHosts: toggle({ flag: "no-rewrite-hosts", help: "leave their /etc/hosts", kind: "rare" }),
+  noDefaultIpalloc: toggle({
+    flag: "no-default-ipalloc",
+    help: "leave containers alone that do not say WEAVE_CIDR",
+    kind: "rare",
+  }),
+  hostnameFromLabel: text({
+    flag: "hostname-from-label",
+    value: "KEY",
+    default: undefined,
+    help: "the label that names a container; its own name",
+    kind: "rare",
+  }),
+  hostnameMatch: text({
+    flag: "hostname-match",
+    value: "REGEXP",
+    default: "(.*)",
+    help: "of its name, what becomes its hostname",
+    kind: "rare",
+  }),
+  hostnameReplacement: text({
+    flag: "hostname-replacement",
+    value: "TEXT",
+    default: "$1",
+    help: "by what it is replaced",
+    kind: "rare",
+  }),
+  rewriteInspect: toggle({
+    flag: "rewrite-inspect",
+    help: "docker inspect shows addresses in this network",
+    kind: "rare",
+  }),
+  noDetectTls: toggle({ flag: "no-detect-tls", help: "do not look how Docker uses TLS", kind: "rare" }),
+  tls: toggle({ flag: "tls", help: "the proxy speaks TLS", kind: "rare" }),
+  tlsverify: toggle({ flag: "tlsverify", help: "and wants a certificate of its clients", kind: "rare" }),
+  tlscacert: text({ flag: "tlscacert", value: "PATH", default: undefined, help: "signed by this one", kind: "rare" }),
+  tlscert: text({ flag: "tlscert", value: "PATH", default: undefined, help: "its own certificate", kind: "rare" }),
+  tlskey: text({ flag: "tlskey", value: "PATH", default: undefined, help: "and the key to it", kind: "rare" }),
   logLevel: oneOf<Level>({
     flag: "log-level",
     value: "LEVEL",
@@ -311,22 +367,6 @@ export const LAUNCH = {
 /** Accepted by `launch` for the parts of Weave Net that this version does not have. */
 export const LATER = {
   plugin: later("plugin"),
-  proxy: later("proxy"),
-  proxyListen: later("H", "ENDPOINT", ["-H"]),
-  noDetectTls: later("no-detect-tls"),
-  withoutDns: later("without-dns"),
-  noMulticastRoute: later("no-multicast-route"),
-  noRewriteHosts: later("no-rewrite-hosts"),
-  noDefaultIpalloc: later("no-default-ipalloc"),
-  hostnameFromLabel: later("hostname-from-label", "KEY"),
-  hostnameMatch: later("hostname-match", "REGEXP"),
-  hostnameReplacement: later("hostname-replacement", "TEXT"),
-  rewriteInspect: later("rewrite-inspect"),
-  tls: later("tls"),
-  tlsverify: later("tlsverify"),
-  tlscacert: later("tlscacert", "PATH"),
-  tlscert: later("tlscert", "PATH"),
-  tlskey: later("tlskey", "PATH"),
   token: later("token", "TEXT"),
   peerDiscoveryUrl: later("peer-discovery-url", "URL"),
   advertiseAddress: later("advertise-address", "IP"),
@@ -396,6 +436,22 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     ipallocDefaultSubnet: defaultSubnet,
     ipallocInit: init,
     ipallocReclaim: reclaimMs,
+    proxy,
+    proxyListen,
+    withoutDns,
+    noMulticastRoute,
+    noRewriteHosts,
+    noDefaultIpalloc,
+    hostnameFromLabel,
+    hostnameMatch,
+    hostnameReplacement,
+    rewriteInspect,
+    noDetectTls,
+    tls,
+    tlsverify,
+    tlscacert,
+    tlscert,
+    tlskey,
     ...same
   } = readOptions(ROUTER, given);
   if (same.resume && targets.length > 0) {
@@ -408,6 +464,24 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     dbPrefix: resolve(dbPrefix),
     resolvConf: resolvConf === "" ? "" : resolve(resolvConf),
     ipam: readIpamOptions({ range, defaultSubnet, init, reclaimMs }),
+    proxy: readProxyOptions({
+      proxy,
+      proxyListen,
+      withoutDns,
+      noMulticastRoute,
+      noRewriteHosts,
+      noDefaultIpalloc,
+      hostnameFromLabel,
+      hostnameMatch,
+      hostnameReplacement,
+      rewriteInspect,
+      noDetectTls,
+      tls,
+      tlsverify,
+      tlscacert,
+      tlscert,
+      tlskey,
+    }, around.env),
     discovery: !noDiscovery,
     targets,
     testIdentity: testIdentity(around.env("WEAVE_TEST_IDENTITY")),
@@ -429,14 +503,9 @@ function testIdentity(json: string | undefined): TestIdentity | undefined {
   };
 }
 
-/** Options of later parts that were given and would have done something, as they are written. */
+/** Options of later parts that were given, as they are written; switching off what is not there needs no warning. */
 export function laterGiven(given: Given): string[] {
   return Object.values<Option<undefined>>(LATER)
-    .filter(({ flag }) => given.has(flag) && !asksForNothing(flag, given.get(flag)!.at(-1)!))
+    .filter(({ flag }) => given.has(flag) && given.get(flag)!.at(-1) !== "false")
     .map(({ flag }) => flag.length === 1 ? `-${flag}` : `--${flag}`);
-}
-
-/** Switching off what is not there needs no warning. */
-function asksForNothing(flag: string, value: string): boolean {
-  return value === "false" || ["no-detect-tls", "no-default-ipalloc"].includes(flag);
 }
