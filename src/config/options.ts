@@ -12,6 +12,7 @@ import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Level } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
 import { type IpamOptions, readIpamOptions } from "./ipam_options.ts";
+import { PLUGIN_MESH_SOCKET, PLUGIN_SOCKET, type PluginOptions, readPluginOptions } from "./plugin_options.ts";
 import { type ProxyOptions, readProxyOptions } from "./proxy_options.ts";
 import {
   address,
@@ -78,6 +79,8 @@ export interface RouterOptions {
   readonly dnsGraceMs: number;
   /** Absolute, or empty: no other servers. */
   readonly resolvConf: string;
+  /** undefined: there are no drivers for Docker's networks. */
+  readonly plugin: PluginOptions | undefined;
   /** undefined: there is no Docker API proxy. */
   readonly proxy: ProxyOptions | undefined;
   readonly logLevel: Level;
@@ -285,6 +288,7 @@ export const ROUTER = {
     help: "where other DNS servers are named",
     kind: "rare",
   }),
+  plugin: toggle({ flag: "plugin", default: true, help: "serve networks to Docker; on", kind: "rare" }),
   proxy: toggle({
     flag: "proxy",
     default: true,
@@ -338,6 +342,22 @@ export const ROUTER = {
   tlscacert: text({ flag: "tlscacert", value: "PATH", default: undefined, help: "signed by this one", kind: "rare" }),
   tlscert: text({ flag: "tlscert", value: "PATH", default: undefined, help: "its own certificate", kind: "rare" }),
   tlskey: text({ flag: "tlskey", value: "PATH", default: undefined, help: "and the key to it", kind: "rare" }),
+  pluginSocket: text({
+    flag: "plugin-socket",
+    value: "PATH",
+    default: PLUGIN_SOCKET,
+    help: "of the driver for networks of a cluster; empty: none",
+    kind: "rare",
+  }),
+  pluginMeshSocket: text({
+    flag: "plugin-mesh-socket",
+    value: "PATH",
+    default: PLUGIN_MESH_SOCKET,
+    help: "of the driver for networks of this host, and for addresses; empty: none",
+    kind: "rare",
+  }),
+  pluginV2: toggle({ flag: "plugin-v2", help: "be a plugin that Docker manages", kind: "rare" }),
+  pluginV2Multicast: toggle({ flag: "plugin-v2-multicast", help: "with multicast in its networks", kind: "rare" }),
   logLevel: oneOf<Level>({
     flag: "log-level",
     value: "LEVEL",
@@ -359,6 +379,7 @@ export const ROUTER = {
 /** What `launch` decides itself. */
 export const LAUNCH = {
   noRestart: toggle({ flag: "no-restart", help: "do not start it again when it dies" }),
+  container: toggle({ flag: "container", help: "run it as a container of Docker, named weave" }),
   foreground: toggle({ flag: "foreground", help: "stay, log to stderr; for service managers" }),
   version: toggle({ flag: "version", help: "print the version and do nothing else", kind: "hidden" }),
   printPeerName: toggle({ flag: "print-peer-name", help: "print the peer name and do nothing else", kind: "rare" }),
@@ -366,7 +387,6 @@ export const LAUNCH = {
 
 /** Accepted by `launch` for the parts of Weave Net that this version does not have. */
 export const LATER = {
-  plugin: later("plugin"),
   token: later("token", "TEXT"),
   peerDiscoveryUrl: later("peer-discovery-url", "URL"),
   advertiseAddress: later("advertise-address", "IP"),
@@ -376,10 +396,6 @@ export const LATER = {
   dockerApi: later("docker-api", "ENDPOINT"),
   hostRoot: later("host-root", "PATH"),
   procPath: later("proc-path", "PATH"),
-  pluginSocket: later("plugin-socket", "PATH"),
-  pluginMeshSocket: later("plugin-mesh-socket", "PATH"),
-  pluginV2: later("plugin-v2"),
-  pluginV2Multicast: later("plugin-v2-multicast"),
   expectNpc: later("expect-npc"),
   noMasqLocal: later("no-masq-local"),
   awsvpc: later("awsvpc"),
@@ -436,6 +452,11 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     ipallocDefaultSubnet: defaultSubnet,
     ipallocInit: init,
     ipallocReclaim: reclaimMs,
+    plugin,
+    pluginSocket,
+    pluginMeshSocket,
+    pluginV2,
+    pluginV2Multicast,
     proxy,
     proxyListen,
     withoutDns,
@@ -464,6 +485,7 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     dbPrefix: resolve(dbPrefix),
     resolvConf: resolvConf === "" ? "" : resolve(resolvConf),
     ipam: readIpamOptions({ range, defaultSubnet, init, reclaimMs }),
+    plugin: readPluginOptions({ plugin, pluginSocket, pluginMeshSocket, pluginV2, pluginV2Multicast }),
     proxy: readProxyOptions({
       proxy,
       proxyListen,

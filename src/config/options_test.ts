@@ -9,7 +9,8 @@ const AROUND: Surroundings = { env: () => undefined, hostname: () => "host1" };
 
 Deno.test("routerOptions() has Weave Net's defaults where nothing is given", () => {
   const loopback = (port: number) => ({ transport: "tcp", hostname: "127.0.0.1", port });
-  const { proxy, ...rest } = routerOptions(new Map(), [], AROUND);
+  const { proxy, plugin, ...rest } = routerOptions(new Map(), [], AROUND);
+  assert.deepEqual([plugin?.driver?.name, plugin?.meshDriver?.name], ["weave", "weavemesh"]);
   assert.ok(proxy?.rewriteHosts);
   assert.deepEqual(rest, {
     name: undefined,
