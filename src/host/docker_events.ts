@@ -15,6 +15,8 @@ export interface ContainerListener {
   died(id: string): void;
   /** It is removed. */
   destroyed(id: string): void;
+  /** It was put into a network of Docker or taken out of one, running or not. */
+  networksChanged?(id: string): void;
 }
 
 /** The engine may not be there yet, or go for a while. */
@@ -24,7 +26,10 @@ const LAST_RETRY_MS = 20_000;
 const MAX_LINE_OCTETS = 1 << 20;
 const MAX_LIST_OCTETS = 64 << 20;
 const MAX_HEADER_OCTETS = 64 << 10;
-const FILTERS = JSON.stringify({ type: ["container"], event: ["start", "die", "destroy"] });
+const FILTERS = JSON.stringify({
+  type: ["container", "network"],
+  event: ["start", "die", "destroy", "connect", "disconnect"],
+});
 
 /** Tells of Docker's containers until it is stopped, across restarts of the engine. */
 export class ContainerWatch {
@@ -81,15 +86,21 @@ export class ContainerWatch {
 
   #tell(line: string): void {
     if (this.#stopped) return;
-    let event: { readonly Action?: unknown; readonly Actor?: { readonly ID?: unknown } } | null;
+    let event: {
+      readonly Type?: unknown;
+      readonly Action?: unknown;
+      readonly Actor?: { readonly ID?: unknown; readonly Attributes?: { readonly container?: unknown } };
+    } | null;
     try {
       event = JSON.parse(line);
     } catch {
       return;
     }
-    const id = event?.Actor?.ID;
+    const ofNetwork = event?.Type === "network";
+    const id = ofNetwork ? event?.Actor?.Attributes?.container : event?.Actor?.ID;
     if (typeof id !== "string" || !/^[0-9a-f]{64}$/.test(id)) return;
-    if (event!.Action === "start") this.#listener.started(id);
+    if (ofNetwork) this.#listener.networksChanged?.(id);
+    else if (event!.Action === "start") this.#listener.started(id);
     else if (event!.Action === "die") this.#listener.died(id);
     else if (event!.Action === "destroy") this.#listener.destroyed(id);
   }
@@ -175,7 +186,7 @@ async function readHeader(connection: Deno.Conn): Promise<Uint8Array<ArrayBuffer
 }
 
 /** As the docker program finds its engine, TLS included. */
-async function connect(): Promise<Deno.Conn> {
+export async function connect(): Promise<Deno.Conn> {
   const host = Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`;
   const path = /^unix:\/\/(.*)$/.exec(host)?.[1];
   if (path !== undefined) return await Deno.connect({ transport: "unix", path });
