@@ -1,16 +1,9 @@
 /** The control API as the commands see it: requests in, texts and addresses out. */
-import { NoAnswerError, OperationError } from "../lib/errors.ts";
+import { NoAnswerError, OperationError, RouterAbsentError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, formatIpv4, type Ipv4, parseCidr } from "../lib/ip.ts";
 import { formatListenAddress, type ListenAddress } from "../lib/listen_address.ts";
 import type { AddressBook, Progress, Unserved } from "../daemon/address_book.ts";
 import { type Answer, exchange, NotConnectedError } from "./exchange.ts";
-
-/** Nobody listens where the router should. */
-export class RouterAbsentError extends OperationError {
-  constructor(exitStatus: number, cause: unknown) {
-    super("weave is not present. Have you launched it?", exitStatus, { cause });
-  }
-}
 
 export interface RequestOptions {
   readonly query?: URLSearchParams;
@@ -22,8 +15,6 @@ export interface RequestOptions {
 
 type Method = "GET" | "POST" | "PUT" | "DELETE";
 
-/** What an HTTP client exits with where it cannot connect, and commands with it. */
-const ABSENT = 7;
 /** Exit status for an endpoint that is not there. */
 const NOT_FOUND = 4;
 /** A router that says what it knows takes milliseconds, on a very busy machine a second. */
@@ -50,7 +41,7 @@ export class ApiClient {
         limitMs: patient === true ? undefined : ANSWER_MS,
       });
     } catch (error) {
-      if (error instanceof NotConnectedError) throw new RouterAbsentError(ABSENT, error);
+      if (error instanceof NotConnectedError) throw new RouterAbsentError(undefined, { cause: error });
       throw new NoAnswerError(`Cannot talk to the router at ${where}: ${(error as Error).message}`, 1, {
         cause: error,
       });

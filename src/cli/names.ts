@@ -1,7 +1,6 @@
 /** Commands about names. */
 import type { ApiClient } from "../api/client.ts";
-import { RouterAbsentError } from "../api/client.ts";
-import { OperationError } from "../lib/errors.ts";
+import { RouterAbsentError } from "../lib/errors.ts";
 import { parseEndpoint } from "../lib/ip.ts";
 import type { Input } from "./command.ts";
 import { type DNS_NAME_OPTIONS, noWords, type QUERY_OPTIONS } from "./commands.ts";
@@ -131,6 +130,6 @@ export async function dnsOf(client: ApiClient | undefined): Promise<DockerDns | 
 
 /** These commands exit with 1 where there is no router. */
 function absent(error: unknown): never {
-  if (error instanceof RouterAbsentError) throw new OperationError(error.message, 1, { cause: error });
+  if (error instanceof RouterAbsentError) throw new RouterAbsentError(1, { cause: error });
   throw error;
 }

@@ -9,9 +9,8 @@ import {
   type TELL_OPTIONS,
 } from "./commands.ts";
 import { UsageError } from "./parse.ts";
-import { RouterAbsentError } from "../api/client.ts";
 import { VERSION } from "../config/version.ts";
-import { OperationError } from "../lib/errors.ts";
+import { OperationError, RouterAbsentError } from "../lib/errors.ts";
 import { routerClient } from "./router_client.ts";
 
 export async function status({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
@@ -101,7 +100,7 @@ async function runningVersion(given: Input["given"], terminal: Input["terminal"]
 /** These commands exit with another status than the others where there is no router. */
 function failsWith(exitStatus: number): (error: unknown) => never {
   return (error) => {
-    if (error instanceof RouterAbsentError) throw new OperationError(error.message, exitStatus, { cause: error });
+    if (error instanceof RouterAbsentError) throw new RouterAbsentError(exitStatus, { cause: error });
     throw error;
   };
 }
