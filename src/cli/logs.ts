@@ -28,8 +28,9 @@ async function journal(invocation: string, follow: boolean): Promise<number> {
 }
 
 async function containerLog(name: string, follow: boolean): Promise<number> {
-  const args = ["logs", ...follow ? ["-f"] : [], name];
-  const command = new Deno.Command("docker", { args, stdin: "null", stdout: "inherit", stderr: "inherit" });
+  // A result, although the router wrote it to stderr.
+  const args = ["-c", 'exec docker logs "$@" 2>&1', "sh", ...follow ? ["-f"] : [], name];
+  const command = new Deno.Command("sh", { args, stdin: "null", stdout: "inherit", stderr: "inherit" });
   return (await command.output()).code;
 }
 

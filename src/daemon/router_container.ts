@@ -10,6 +10,7 @@ import { dockerCommand, dockerIsThere } from "../host/docker.ts";
 import { OperationError } from "../lib/errors.ts";
 import { BUILD_LABEL, ensureImage, IMAGE, IN_IMAGE, removeImage } from "./container_image.ts";
 import { HOST } from "./host_paths.ts";
+import { CAPABILITIES } from "./systemd.ts";
 import { IN_CONTAINER, type Started } from "./process.ts";
 
 export interface RouterContainer {
@@ -69,6 +70,16 @@ export async function removeRouterContainer({ name }: RouterContainer): Promise<
   await removeImage();
 }
 
+/** What it takes to do a router's work, and no more: settings of the kernel, which Docker would make read-only, among it. */
+const PRIVILEGES = [
+  "--cap-drop=ALL",
+  ...[...CAPABILITIES, "CAP_SYS_CHROOT"].map((capability) => `--cap-add=${capability.replace(/^CAP_/, "")}`),
+  "--device=/dev/net/tun",
+  ...["seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"].map((option) =>
+    `--security-opt=${option}`
+  ),
+];
+
 export interface ContainerStart {
   /** Arguments of weave, from `launch` on. */
   readonly args: readonly string[];
@@ -90,7 +101,8 @@ export async function startRouterContainer({ args, options, restart }: Container
   const id = (await dockerCommand([
     "run",
     "-d",
-    ...["--name", name, "--privileged", "--net", "host", "--pid", "host", "--log-opt", "max-size=50m"],
+    ...["--name", name, "--net", "host", "--pid", "host", "--log-opt", "max-size=50m"],
+    ...PRIVILEGES,
     ...(await volumes(options)).flatMap((volume) => ["-v", volume]),
     ...["-e", `HOST_ROOT=${IN_IMAGE.hostRoot}`, "-e", `${IN_CONTAINER}=${name}`],
     ...Object.keys(env).flatMap((variable) => ["-e", variable]),
