@@ -10,9 +10,6 @@
 import { join } from "node:path";
 import { removeIfThere } from "./store.ts";
 
-/** Where a container has it. */
-export const HELPER_ENTRYPOINT = "/w/w";
-
 const FOLDER = "/var/lib/weave/helper";
 
 /** Folders of this host. */
