@@ -205,6 +205,20 @@ export class Dns implements Companion {
     this.#doubtful = this.#doubtful.filter(({ containerId }) => !gone(containerId));
   }
 
+  get domain(): string {
+    return this.#o.options.dnsDomain;
+  }
+
+  /** Names of a container; those outside the domain are none of ours. */
+  addNames(containerId: string, names: readonly { readonly hostname: string; readonly address: Ipv4 }[]): void {
+    const own = names.map(({ hostname, address }) => ({ hostname, containerId, data: address as NameData }));
+    if (own.length > 0) this.#o.run(() => this.#names.addAll(own));
+  }
+
+  removeName(containerId: string, { hostname, address }: { readonly hostname: string; readonly address: Ipv4 }): void {
+    this.#o.run(() => this.#names.remove({ hostname, containerId, data: address as NameData }));
+  }
+
   // The API
 
   routes(): readonly Route[] {

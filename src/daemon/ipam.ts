@@ -9,9 +9,10 @@ import type { IpamOptions } from "../config/ipam_options.ts";
 import type { Clock } from "../host/clock.ts";
 import { dockerIsThere, inspectContainer } from "../host/docker.ts";
 import { Allocator, type AllocatorOutput, type OperationId, type OperationResult } from "../ipam/allocator.ts";
+import { NO_CONTAINER_ID } from "../ipam/holdings.ts";
 import { hostRangeOf, MIN_SUBNET_SIZE, rangeOf, sizeOf } from "../ipam/range.ts";
 import { OperationError } from "../lib/errors.ts";
-import { type Cidr, formatCidr, networkOf, parseCidr, parseIpv4 } from "../lib/ip.ts";
+import { type Cidr, formatCidr, formatIpv4, type Ipv4, networkOf, parseCidr, parseIpv4 } from "../lib/ip.ts";
 import { writeJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
@@ -225,6 +226,50 @@ export class Ipam implements Companion {
     registerName: () => Promise.resolve("disabled"),
     removeName: () => Promise.resolve("disabled"),
   };
+
+  // For Docker's networks: addresses of nobody in particular, each filed under itself
+
+  get defaultSubnet(): Cidr {
+    return this.#o.options.defaultSubnet;
+  }
+
+  /** The lowest free address of a range. Rejects with the reason where there is none by the time the signal comes. */
+  async allocateUnnamed(range: Cidr, signal: AbortSignal): Promise<Ipv4> {
+    const request = { id: NO_CONTAINER_ID, subnet: range, isContainer: false };
+    const result = await this.#operate((now) => this.#allocator.allocate(request, now), signal);
+    if (result.outcome === "done") return result.cidr!.address;
+    const reason = result.outcome === "refused" ? result.reason : this.#whyWaiting(range);
+    throw new OperationError(`Cannot allocate an address: ${reason}`);
+  }
+
+  /** That very address, which nobody holds here. */
+  async claimUnnamed(cidr: Cidr, signal: AbortSignal): Promise<void> {
+    const request = { id: NO_CONTAINER_ID, cidr, isContainer: false };
+    const result = await this.#operate((now) => this.#allocator.claim(request, now), signal);
+    if (result.outcome === "done") return;
+    const reason = result.outcome === "refused" ? result.reason : this.#whyWaiting(cidr);
+    throw new OperationError(`Cannot claim address ${formatIpv4(cidr.address)}: ${reason}`);
+  }
+
+  /** Who holds an address here: an id, or the address itself as text. */
+  holderOf(address: Ipv4): string | undefined {
+    return this.#allocator.held().find(({ cidrs }) => cidrs.some((cidr) => cidr.address === address))?.id;
+  }
+
+  /** Whoever holds it, as Docker knows that nobody has it any more. */
+  async release(address: Ipv4): Promise<void> {
+    const holder = this.holderOf(address);
+    if (holder !== undefined) await this.#operate((now) => this.#allocator.free(holder, address, now));
+  }
+
+  #whyWaiting(subnet: Cidr): string {
+    const { election } = this.#allocator;
+    if (election === undefined) return `no address in ${formatCidr(subnet)} is free, as far as others are within reach`;
+    const { elector, quorum, knownNodes } = election;
+    return elector
+      ? `there is no quorum: peers have to agree first who allocates which addresses (quorum: ${quorum}, known: ${knownNodes})`
+      : "peers have to agree first who allocates which addresses, and this one only observes";
+  }
 
   report(): IpamReport {
     const now = this.#o.clock.monotonicMs();

@@ -19,6 +19,7 @@ Deno.test("ContainerWatch tells what runs, then what happens, and starts over wh
       started: (id) => void told.push(`started ${name(id)}`),
       died: (id) => void told.push(`died ${name(id)}`),
       destroyed: (id) => void told.push(`destroyed ${name(id)}`),
+      networksChanged: (id) => void told.push(`networks ${name(id)}`),
     },
   });
   try {
@@ -35,8 +36,13 @@ Deno.test("ContainerWatch tells what runs, then what happens, and starts over wh
       engine.write(`,"Actor":{"ID":"${B}"}}\nnonsense\n{"Action":"die","Actor":{"ID":"short"}}\n`);
       engine.emit("health_status: healthy", A);
       engine.emit("destroy", B);
-      await until(() => told.length === 5);
-      assert.deepEqual(told.splice(0), ["running a", "started b", "died a", "died b", "destroyed b"]);
+      const attributes = { name: "mine", container: A };
+      engine.write(
+        JSON.stringify({ Type: "network", Action: "connect", Actor: { ID: B, Attributes: attributes } }) + "\n",
+      );
+      engine.write(JSON.stringify({ Type: "network", Action: "disconnect", Actor: { ID: B } }) + "\n");
+      await until(() => told.length === 6);
+      assert.deepEqual(told.splice(0), ["running a", "started b", "died a", "died b", "destroyed b", "networks a"]);
     }
     await delay(20);
     await using _engine = new Engine(socket, [B]);
@@ -63,8 +69,8 @@ class Engine implements AsyncDisposable {
       if (url.pathname.endsWith("/containers/json")) return Response.json(ids.map((Id) => ({ Id })));
       assert.ok(url.pathname.endsWith("/events"));
       assert.deepEqual(JSON.parse(url.searchParams.get("filters")!), {
-        type: ["container"],
-        event: ["start", "die", "destroy"],
+        type: ["container", "network"],
+        event: ["start", "die", "destroy", "connect", "disconnect"],
       });
       return new Response(
         new ReadableStream<Uint8Array>({
