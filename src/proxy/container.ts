@@ -1,5 +1,5 @@
 /** What Docker's API says of a container, as far as it decides whether and how the container is in our network. */
-import { get, getObject, getText, getTexts, isObject, type JsonObject, parseJson } from "./json.ts";
+import { get, getObject, getText, getTexts, isObject, type Json, type JsonObject } from "./json.ts";
 
 /** Where a container has the program that holds it. */
 export const HELPER_MOUNT = "/w";
@@ -49,19 +49,22 @@ export interface Inspected extends NetworkWords {
   readonly extraHosts: readonly string[];
 }
 
-/** undefined for what is no such answer. */
-export function readInspected(text: string): Inspected | undefined {
-  const answer = parseJson(text);
-  if (!isObject(answer)) return undefined;
+/** @param answer to `GET /containers/{id}/json`, parsed; undefined for what is no such answer */
+export function readInspected(answer: unknown): Inspected | undefined {
+  if (!isObject(answer as Json)) return undefined;
+  return inspected(answer as JsonObject);
+}
+
+function inspected(answer: JsonObject): Inspected | undefined {
   const config = getObject(answer, "Config") ?? {};
   const hostConfig = getObject(answer, "HostConfig") ?? {};
   const state = getObject(answer, "State") ?? {};
   const id = getText(answer, "Id");
   if (!/^[0-9a-f]{64}$/.test(id)) return undefined;
-  const pid = get(state, "Pid");
+  const pid: unknown = get(state, "Pid");
   return {
     id,
-    pid: typeof pid === "object" && pid !== null && "rawJSON" in pid ? Number(pid.rawJSON) : 0,
+    pid: typeof pid === "number" ? pid : 0,
     running: get(state, "Running") === true,
     networkMode: getText(hostConfig, "NetworkMode"),
     env: getTexts(config, "Env") ?? [],

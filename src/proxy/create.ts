@@ -44,10 +44,9 @@ export function imageOf(body: JsonObject): string {
   return getText(body, "Image");
 }
 
-export function readImage(text: string): ImageConfig | undefined {
-  const answer = parseJson(text);
-  if (!isObject(answer)) return undefined;
-  const config = getObject(answer, "Config") ?? {};
+/** @param answer to `GET /images/{name}/json`, parsed */
+export function readImage(answer: unknown): ImageConfig {
+  const config = isObject(answer as Json) ? getObject(answer as JsonObject, "Config") ?? {} : {};
   return {
     entrypoint: words(config, "Entrypoint") ?? [],
     cmd: words(config, "Cmd") ?? [],

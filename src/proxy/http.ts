@@ -135,6 +135,8 @@ export function staysOpen(head: RequestHead | ResponseHead): boolean {
 /** Finds the end of a body in octets that pass by. */
 export interface BodyEnd {
   readonly done: boolean;
+  /** The end of the connection is its end, and no failure. */
+  readonly endsWithConnection: boolean;
   /** How many of these octets belong to it. @param onContent gets what it says, without chunks, borrowed */
   take(octets: Uint8Array, onContent?: (octets: Uint8Array) => void): number;
 }
@@ -153,6 +155,7 @@ export function bodyEnd(framing: Framing): BodyEnd {
 }
 
 class SizedBody implements BodyEnd {
+  readonly endsWithConnection = false;
   #left: number;
 
   constructor(octets: number) {
@@ -173,6 +176,7 @@ class SizedBody implements BodyEnd {
 
 class EndlessBody implements BodyEnd {
   readonly done = false;
+  readonly endsWithConnection = true;
 
   take(octets: Uint8Array, onContent?: (octets: Uint8Array) => void): number {
     onContent?.(octets);
@@ -185,6 +189,7 @@ const MAX_TRAILERS = 65_536;
 
 /** RFC 9112 §7.1. Of extensions and trailers only the length matters. */
 class ChunkedBody implements BodyEnd {
+  readonly endsWithConnection = false;
   #state: "size" | "content" | "content end" | "trailers" | "done" = "size";
   #left = 0;
   #line = "";
