@@ -36,7 +36,9 @@ import { HostWatch } from "./host_watch.ts";
 import { findPeerName } from "./identity.ts";
 import { Ipam } from "./ipam.ts";
 import { NO_ALLOCATION } from "./no_allocation.ts";
+import { DockerPlugin } from "./plugin.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
+import { avoidOwnProxy, DockerProxy } from "./proxy.ts";
 import { makeReport } from "./report.ts";
 import { Targets } from "./targets.ts";
 import { wasRunning } from "./targets_file.ts";
@@ -111,7 +113,7 @@ class Router implements RouterControl, AsyncDisposable {
 
   /** Begins to speak: to peers, to commands, to the operating system. */
   async #serve(): Promise<void> {
-    const { loop, targets, log } = this.#parts;
+    const { loop, targets, log, proxy, plugin } = this.#parts;
     const { httpAddr, statusAddr, metricsAddr, testSpin, dbPrefix } = this.#o;
     const owned = this.#owned;
     loop.listen();
@@ -128,6 +130,9 @@ class Router implements RouterControl, AsyncDisposable {
     await targets.start({ restarted: wasRunning(dbPrefix), resume: this.#o.resume, given: this.#o.targets });
     await targets.markRunning();
     this.#listenToSignals();
+    await proxy?.listen();
+    plugin?.listen();
+    await plugin?.settle();
     this.#ready = true;
   }
 
@@ -146,7 +151,7 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   report() {
-    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns } = this.#parts;
+    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns, proxy, plugin } = this.#parts;
     return makeReport({
       options: this.#o,
       version: VERSION,
@@ -162,12 +167,14 @@ class Router implements RouterControl, AsyncDisposable {
       warnings: [...targets.warnings, ...watch.warnings],
       ipam: ipam?.report(),
       dns: dns?.report(),
+      proxy: proxy?.report(),
+      plugin: plugin?.report(),
     });
   }
 
   get routes(): readonly Route[] {
-    const { ipam, dns } = this.#parts;
-    return [...ipam?.routes() ?? [], ...dns?.routes() ?? []];
+    const { ipam, dns, proxy } = this.#parts;
+    return [...ipam?.routes() ?? [], ...dns?.routes() ?? [], ...proxy?.routes() ?? []];
   }
 
   connect(peers: readonly string[], options: { readonly replace: boolean }): Promise<ConnectResult> {
@@ -212,6 +219,10 @@ interface Parts {
   readonly ipam: Ipam | undefined;
   /** undefined: `--no-dns`. */
   readonly dns: Dns | undefined;
+  /** undefined: `--proxy=false`. */
+  readonly proxy: DockerProxy | undefined;
+  /** undefined: `--plugin=false`. */
+  readonly plugin: DockerPlugin | undefined;
   readonly ended: PromiseWithResolvers<number>;
 }
 
@@ -224,6 +235,7 @@ interface StartContext {
 }
 
 async function startParts({ options, log, owned, ended }: StartContext): Promise<Parts> {
+  if (options.proxy !== undefined) avoidOwnProxy(options.proxy.listen);
   const random = new SystemRandom();
   const now = SYSTEM_CLOCK.monotonicMs;
   const progress = { warn: (line: string) => log.warn("attention", { reason: line }) };
@@ -334,17 +346,37 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
     owned.defer(() => dns?.stop());
     loop.add(dns);
   }
+  let proxy: DockerProxy | undefined;
+  if (options.proxy !== undefined) {
+    proxy = await DockerProxy.start({ options: options.proxy, ipam, dns, log });
+    owned.defer(() => proxy?.stop());
+  }
+  let plugin: DockerPlugin | undefined;
+  if (options.plugin !== undefined) {
+    const around = { plumbing, links, ipam, dns, progress, log };
+    plugin = await DockerPlugin.start({ options: options.plugin, statePrefix: dbPrefix, ...around });
+    owned.defer(() => plugin?.stop());
+  }
   const containers = new ContainerWatch({
     log,
     listener: {
       running(ids) {
         void ipam?.handleContainersRunning(ids);
         dns?.handleContainersRunning(ids);
+        proxy?.handleContainersRunning(ids);
+        plugin?.handleContainersRunning();
       },
-      started: (id) => ipam?.handleContainerStarted(id),
+      started(id) {
+        ipam?.handleContainerStarted(id);
+        proxy?.handleContainerStarted(id);
+        plugin?.handleContainerStarted(id);
+      },
+      networksChanged: (id) => plugin?.handleContainerStarted(id),
       died(id) {
         ipam?.handleContainerDied(id);
         dns?.handleContainerDied(id);
+        proxy?.handleContainerDied(id);
+        plugin?.handleContainerDied(id);
       },
       destroyed(id) {
         ipam?.handleContainerDestroyed(id);
@@ -359,7 +391,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
   };
   const watch = new HostWatch({ plumbing, links, host: watchedHost, log, onGone });
   owned.defer(() => watch.stop());
-  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ipam, dns, ended };
+  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ipam, dns, proxy, plugin, ended };
 }
 
 interface PrepareOptions {

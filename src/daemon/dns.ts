@@ -205,6 +205,11 @@ export class Dns implements Companion {
     this.#doubtful = this.#doubtful.filter(({ containerId }) => !gone(containerId));
   }
 
+  /** Where containers ask; undefined: nowhere. */
+  get address(): Ipv4 | undefined {
+    return this.#server.address?.address;
+  }
+
   get domain(): string {
     return this.#o.options.dnsDomain;
   }

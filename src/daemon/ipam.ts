@@ -12,7 +12,16 @@ import { Allocator, type AllocatorOutput, type OperationId, type OperationResult
 import { NO_CONTAINER_ID } from "../ipam/holdings.ts";
 import { hostRangeOf, MIN_SUBNET_SIZE, rangeOf, sizeOf } from "../ipam/range.ts";
 import { OperationError } from "../lib/errors.ts";
-import { type Cidr, formatCidr, formatIpv4, type Ipv4, networkOf, parseCidr, parseIpv4 } from "../lib/ip.ts";
+import {
+  type Cidr,
+  cidrContains,
+  formatCidr,
+  formatIpv4,
+  type Ipv4,
+  networkOf,
+  parseCidr,
+  parseIpv4,
+} from "../lib/ip.ts";
 import { writeJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
@@ -204,33 +213,45 @@ export class Ipam implements Companion {
   }
 
   /** For operations within the router; names are none of ours. */
-  readonly book: AddressBook = {
-    allocate: async (id, subnet = this.#o.options.defaultSubnet, { checkAlive }) => {
-      const result = await this.#operate((now) =>
-        this.#allocator.allocate({ id, subnet, isContainer: checkAlive }, now)
-      );
-      if (result.outcome !== "done") throw new OperationError(result.reason);
-      return result.cidr!;
-    },
-    claim: async (id, cidr, { checkAlive }) => {
-      const result = await this.#operate((now) => this.#allocator.claim({ id, cidr, isContainer: checkAlive }, now));
-      if (result.outcome !== "done") throw new OperationError(`Unable to claim: ${result.reason}`);
-      return "claimed";
-    },
-    lookup: (id, subnet = this.#o.options.defaultSubnet) =>
-      Promise.resolve(this.#allocator.lookup(id, hostRangeOf(subnet))),
-    free: async (id, address) => {
-      const result = await this.#operate((now) => this.#allocator.free(id, address, now));
-      return result.outcome === "done" ? "freed" : "unknown";
-    },
-    registerName: () => Promise.resolve("disabled"),
-    removeName: () => Promise.resolve("disabled"),
-  };
+  readonly book: AddressBook = this.bookUntil();
+
+  /** The same, with requests that are called off by the signal, and then say what they waited for. */
+  bookUntil(signal?: AbortSignal): AddressBook {
+    const reasonOf = ({ reason }: Extract<OperationResult, { readonly reason: string }>, subnet: Cidr) =>
+      signal?.aborted === true ? this.#whyWaiting(subnet) : reason;
+    return {
+      allocate: async (id, subnet = this.#o.options.defaultSubnet, { checkAlive }) => {
+        const request = { id, subnet, isContainer: checkAlive };
+        const result = await this.#operate((now) => this.#allocator.allocate(request, now), signal);
+        if (result.outcome === "done") return result.cidr!;
+        throw new OperationError(`Cannot allocate an address: ${reasonOf(result, subnet)}`);
+      },
+      claim: async (id, cidr, { checkAlive }) => {
+        const request = { id, cidr, isContainer: checkAlive };
+        const result = await this.#operate((now) => this.#allocator.claim(request, now), signal);
+        if (result.outcome === "done") return "claimed";
+        throw new OperationError(`Unable to claim: ${reasonOf(result, cidr)}`);
+      },
+      lookup: (id, subnet = this.#o.options.defaultSubnet) =>
+        Promise.resolve(this.#allocator.lookup(id, hostRangeOf(subnet))),
+      free: async (id, address) => {
+        const result = await this.#operate((now) => this.#allocator.free(id, address, now));
+        return result.outcome === "done" ? "freed" : "unknown";
+      },
+      registerName: () => Promise.resolve("disabled"),
+      removeName: () => Promise.resolve("disabled"),
+    };
+  }
 
   // For Docker's networks: addresses of nobody in particular, each filed under itself
 
   get defaultSubnet(): Cidr {
     return this.#o.options.defaultSubnet;
+  }
+
+  /** Whether it is one of those that are allocated, here or elsewhere. */
+  allocates(address: Ipv4): boolean {
+    return cidrContains(this.#o.options.range, address);
   }
 
   /** The lowest free address of a range. Rejects with the reason where there is none by the time the signal comes. */

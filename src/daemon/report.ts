@@ -16,6 +16,8 @@ import {
   liveInfo,
   NO_VERSION_CHECK,
   type PeerReport,
+  type PluginReport,
+  type ProxyReport,
   type Report,
   type RouterReport,
   type TurnedAwayReport,
@@ -41,6 +43,10 @@ export interface ReportSources {
   readonly ipam: IpamReport | undefined;
   /** undefined: there is no DNS. */
   readonly dns: DnsReport | undefined;
+  /** undefined: `--proxy=false`. */
+  readonly proxy: ProxyReport | undefined;
+  /** undefined: `--plugin=false`. */
+  readonly plugin: PluginReport | undefined;
 }
 
 export function makeReport(sources: ReportSources): Report {
@@ -51,6 +57,8 @@ export function makeReport(sources: ReportSources): Report {
     Router: routerReport(sources),
     ...sources.ipam === undefined ? {} : { IPAM: sources.ipam },
     ...sources.dns === undefined ? {} : { DNS: sources.dns },
+    ...sources.proxy === undefined ? {} : { Proxy: sources.proxy },
+    ...sources.plugin === undefined ? {} : { Plugin: sources.plugin },
   };
 }
 

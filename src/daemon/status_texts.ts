@@ -13,6 +13,7 @@ import type {
   IpamReport,
   OwnerReport,
   PeerReport,
+  PluginReport,
   Report,
   RouterReport,
 } from "./status.ts";
@@ -106,7 +107,8 @@ function linesOf(view: StatusView, report: Report): string[] {
   }
 }
 
-function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns }: Report): string[] {
+function mainLines(report: Report): string[] {
+  const { Version: version, Router: router, IPAM: ipam, DNS: dns, Proxy: proxy, Plugin: plugin } = report;
   const drops = unexpectedDrops(router);
   return [
     label("Version", `${version} (version check update disabled)`),
@@ -125,6 +127,8 @@ function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns }: R
     ...router.Warnings.map((warning) => label("Warning", warning)),
     ...ipam === undefined ? [] : ["", ...ipamBlock(ipam)],
     ...dns === undefined ? [] : ["", ...dnsBlock(dns)],
+    ...proxy === undefined ? [] : ["", label("Service", "proxy"), label("Address", proxy.Addresses.join(", "))],
+    ...plugin === undefined ? [] : ["", ...pluginBlock(plugin)],
   ];
 }
 
@@ -136,6 +140,11 @@ function ipamBlock(ipam: IpamReport): string[] {
     label("DefaultSubnet", ipam.DefaultSubnet),
     ...ipam.Warnings.map((warning) => label("Warning", warning)),
   ];
+}
+
+function pluginBlock({ Config: { EnableV2: v2 }, DriverName: name, MeshDriverName: meshName }: PluginReport): string[] {
+  if (v2) return [label("Service", "plugin (v2)")];
+  return [label("Service", "plugin (legacy)"), label("DriverName", name || meshName)];
 }
 
 /** In one line, in Weave Net's words. */
@@ -253,7 +262,7 @@ function dnsLines({ DNS: dns }: Report): string[] {
 }
 
 function mainValue(report: Report): unknown {
-  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns } = report;
+  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns, Proxy: proxy, Plugin: plugin } = report;
   return {
     Ready,
     Version,
@@ -287,6 +296,10 @@ function mainValue(report: Report): unknown {
         Entries: liveEntries(dns).length,
         Warnings: dns.Warnings,
       },
+    },
+    ...proxy === undefined ? {} : { Proxy: proxy },
+    ...plugin === undefined ? {} : {
+      Plugin: { DriverName: plugin.DriverName, MeshDriverName: plugin.MeshDriverName },
     },
   };
 }
