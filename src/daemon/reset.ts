@@ -1,7 +1,7 @@
 /** `reset`: leaves no link, chain, rule or file of ours on this host. The router is stopped by the caller, before. */
 import { basename, dirname, join } from "node:path";
 import { OperationError } from "../lib/errors.ts";
-import { PORT_PREFIX } from "../host/bridge.ts";
+import { isOurPort } from "../host/bridge.ts";
 import { CONTAINER_LINK, ContainerNetns, linksToBridge } from "../host/container_link.ts";
 import { dockerIsThere, runningContainers } from "../host/docker.ts";
 import { ensureMulticastRules, removeFirewall } from "../host/firewall.ts";
@@ -82,7 +82,7 @@ async function namespaces(plumbing: Plumbing, progress: Progress | undefined): P
 function removeLinks(bridge: string): void {
   using links = new Links();
   for (const link of links.list()) {
-    if (link.name.startsWith(PORT_PREFIX) && (link.kind === "veth" || link.kind === "tun")) links.delete(link.index);
+    if (isOurPort(link.name) && (link.kind === "veth" || link.kind === "tun")) links.delete(link.index);
   }
   const there = links.find(bridge);
   if (there?.kind === "bridge") links.delete(there.index);

@@ -19,6 +19,7 @@ import {
 } from "../lib/ip.ts";
 import type { Json } from "../lib/json.ts";
 import { formatMac, type Mac } from "../lib/mac.ts";
+import { ENDPOINT_GUEST_PREFIX, ENDPOINT_PORT_PREFIX } from "../lib/port_names.ts";
 
 /** As what a socket of ours serves Docker. */
 export interface Role {
@@ -77,9 +78,6 @@ const MIN_PREFIX_LENGTH = 8;
 const MAX_PREFIX_LENGTH = 30;
 /** Of an endpoint's id in the names of its two interfaces. */
 const ID_DIGITS = 9;
-/** Host's ends of endpoints, in the bridge; the other ends until Docker takes them. */
-export const ENDPOINT_PORT_PREFIX = "vethwl";
-export const ENDPOINT_GUEST_PREFIX = "vethwg";
 
 type Fields = { readonly [name: string]: unknown };
 
