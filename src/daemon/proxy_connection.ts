@@ -9,6 +9,7 @@
  * engine does then is its business.
  */
 import {
+  type BodyEnd,
   bodyEnd,
   field,
   type Framing,
@@ -75,7 +76,7 @@ export class ProxyConnection {
   #sent: Promise<boolean> = Promise.resolve(true);
   /** Nothing of a request is there: it may be closed when room is needed. */
   #idle = true;
-  #closed = false;
+  readonly #closed = new AbortController();
 
   constructor(o: ConnectionOptions) {
     this.#o = o;
@@ -100,8 +101,8 @@ export class ProxyConnection {
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#closed.signal.aborted) return;
+    this.#closed.abort();
     close(this.#client);
     if (this.#engine !== undefined) close(this.#engine.connection);
   }
@@ -109,6 +110,7 @@ export class ProxyConnection {
   /** One request and its answer. @returns whether another may follow */
   async #exchange(): Promise<boolean> {
     this.#idle = true;
+    this.#watchEngine();
     const octets = await this.#fromClient.head();
     this.#idle = false;
     if (octets === undefined) return false;
@@ -122,11 +124,28 @@ export class ProxyConnection {
   }
 
   async #carryOut(request: RequestHead, plan: Plan): Promise<boolean> {
+    const body = bodyEnd(requestFraming(request));
     const engine = await this.#connectEngine();
-    if (plan.request === undefined) this.#sent = this.#sendBody(request, engine.connection);
-    else await this.#sendChanged(request, plan.request, engine.connection);
-    const response = await this.#responseHead(engine.input);
-    return await this.#answer({ request, response, plan, engine });
+    if (plan.request === undefined) this.#sent = this.#sendBody(request, body, engine.connection);
+    else await this.#sendChanged({ request, body, change: plan.request }, engine.connection);
+    const watched = this.#watchClient(engine.connection);
+    try {
+      const response = await this.#responseHead(engine.input);
+      const framing = responseFraming(response, request.method);
+      if (response.status === 101 || framing.by === "end" && request.method === "POST") {
+        watched.stop();
+        await writeAll(this.#client, printHead(response));
+        await this.#tunnel(engine);
+        return false;
+      }
+      await this.#answer(response, framing, plan, engine.input);
+      watched.stop();
+      if (staysOpen(request) && staysOpen(response) && framing.by !== "end" && await this.#sent) return true;
+    } finally {
+      watched.stop();
+    }
+    await this.#linger();
+    return false;
   }
 
   async #connectEngine() {
@@ -137,32 +156,34 @@ export class ProxyConnection {
     } catch (error) {
       throw new Refusal(500, `Could not connect to target: ${(error as Error).message}`);
     }
-    if (this.#closed) close(this.#engine.connection);
+    if (this.#closed.signal.aborted) close(this.#engine.connection);
     return this.#engine;
   }
 
   /** Sends the head at once, the body as it comes. */
-  async #sendBody(request: RequestHead, engine: Duplex): Promise<boolean> {
+  async #sendBody(request: RequestHead, body: BodyEnd, engine: Duplex): Promise<boolean> {
     try {
-      const body = bodyEnd(requestFraming(request));
       await writeAll(engine, printHead(request));
       if (await this.#fromClient.pump(body, engine)) return true;
-      await engine.closeWrite();
     } catch {
-      // The engine does not want it, or the client is gone: its answer, or the want of one, will tell.
+      // The engine does not want it, or the client is gone or speaks nonsense: the engine's answer will tell.
     }
+    await engine.closeWrite().catch(() => {});
     return false;
   }
 
   async #sendChanged(
-    request: RequestHead,
-    change: NonNullable<Plan["request"]>,
+    { request, body, change }: {
+      readonly request: RequestHead;
+      readonly body: BodyEnd;
+      readonly change: NonNullable<Plan["request"]>;
+    },
     engine: Duplex,
   ): Promise<void> {
     if (field(request, "expect")?.toLowerCase() === "100-continue") await writeAll(this.#client, CONTINUE);
-    const body = await this.#fromClient.content(bodyEnd(requestFraming(request)), MAX_REQUEST_OCTETS);
-    const changed = await change(new TextDecoder().decode(body));
-    const octets = changed === undefined ? body : new TextEncoder().encode(changed);
+    const content = await this.#fromClient.content(body, MAX_REQUEST_OCTETS);
+    const changed = await change(new TextDecoder().decode(content));
+    const octets = changed === undefined ? content : new TextEncoder().encode(changed);
     const head = withFields(request, {
       "Expect": undefined,
       "Transfer-Encoding": undefined,
@@ -185,33 +206,7 @@ export class ProxyConnection {
     }
   }
 
-  async #answer(e: {
-    readonly request: RequestHead;
-    readonly response: ResponseHead;
-    readonly plan: Plan;
-    readonly engine: { readonly connection: Duplex; readonly input: Input };
-  }): Promise<boolean> {
-    const { request, response, plan, engine } = e;
-    const framing = responseFraming(response, request.method);
-    if (response.status === 101 || framing.by === "end" && request.method === "POST") {
-      await writeAll(this.#client, printHead(response));
-      await this.#tunnel(engine);
-      return false;
-    }
-    const watched = this.#watchClient(engine.connection);
-    try {
-      await this.#answerBody(response, framing, plan, engine.input);
-    } finally {
-      watched.stop();
-    }
-    if (!staysOpen(request) || !staysOpen(response) || framing.by === "end" || !await this.#sent) {
-      await this.#linger();
-      return false;
-    }
-    return true;
-  }
-
-  async #answerBody(response: ResponseHead, framing: Framing, plan: Plan, engine: Input): Promise<void> {
+  async #answer(response: ResponseHead, framing: Framing, plan: Plan, engine: Input): Promise<void> {
     const body = bodyEnd(framing);
     if (plan.settle === undefined) {
       await writeAll(this.#client, printHead(response));
@@ -229,40 +224,44 @@ export class ProxyConnection {
     await writeAll(this.#client, joined(printHead(withFields(response, fields)), octets));
   }
 
+  /** Between requests: a client is not kept on a connection that leads nowhere any more. */
+  #watchEngine(): void {
+    this.#engine?.input.more().then((more) => more || !this.#idle || this.close(), () => this.close());
+  }
+
   /** While the engine answers: a client that has said everything may go. */
   #watchClient(engine: Duplex): { stop(): void } {
-    let stopped = false;
+    const stopped = new AbortController();
+    const over = AbortSignal.any([stopped.signal, this.#closed.signal]);
     const watch = async () => {
       if (!await this.#sent) return;
-      while (!stopped && !this.#fromClient.full) {
+      while (!over.aborted && !this.#fromClient.full) {
         if (await this.#fromClient.more()) continue;
-        if (stopped) return;
+        if (over.aborted) return;
         await engine.closeWrite();
-        await untilGone(this.#client, () => stopped || this.#closed);
-        if (!stopped) this.close();
+        if (await untilGone(this.#client, over)) this.close();
         return;
       }
     };
     // A connection that broke is found out by whoever writes to it as well.
     watch().catch(() => this.close());
-    return { stop: () => stopped = true };
+    return { stop: () => stopped.abort() };
   }
 
   /** Both ways, each until its end. */
   async #tunnel({ connection, input }: { readonly connection: Duplex; readonly input: Input }): Promise<void> {
-    let over = false;
-    const isOver = () => over || this.#closed;
+    const ended = new AbortController();
+    const over = AbortSignal.any([ended.signal, this.#closed.signal]);
     const pass = async (pumped: Promise<void>, source: Duplex) => {
       await pumped;
       // One half has ended; the other goes on for as long as there is somebody to hear it.
-      await untilGone(source, isOver);
-      if (!over) this.close();
+      if (await untilGone(source, over)) this.close();
     };
     const up = this.#sent.then((whole) => whole ? this.#fromClient.pumpAll(connection) : undefined);
     const down = input.pumpAll(this.#client);
     for (const passing of [pass(up, this.#client), pass(down, connection)]) passing.catch(() => this.close());
     await Promise.allSettled([up, down]);
-    over = true;
+    ended.abort();
   }
 
   /** Lets the client read what it was told, although it may still be sending. */
@@ -289,18 +288,31 @@ function tolerated(request: RequestHead): RequestHead {
 }
 
 /**
- * Resolves when the other side is gone altogether, as far as it can be told from one that only has nothing more to say: where nothing is
- * written, a socket in the file system tells, TCP does not.
+ * Whether the other side goes altogether before it is over, as far as it can be told from one that only has nothing more to say: where
+ * nothing is written, a socket in the file system tells, TCP does not.
  */
-async function untilGone(connection: Duplex, isOver: () => boolean): Promise<void> {
-  while (!isOver()) {
+async function untilGone(connection: Duplex, over: AbortSignal): Promise<boolean> {
+  while (!over.aborted) {
     try {
       await connection.write(new Uint8Array(0));
     } catch {
-      return;
+      return !over.aborted;
     }
-    await new Promise((resolve) => setTimeout(resolve, PROBE_MS));
+    await pause(PROBE_MS, over);
   }
+  return false;
+}
+
+function pause(ms: number, over: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      over.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    over.addEventListener("abort", end);
+  });
 }
 
 function close(connection: Duplex): void {
