@@ -72,6 +72,7 @@ export const DNS_NAME_OPTIONS = {
 };
 export const PS_OPTIONS = { ...PRINTS, ...EVERYWHERE };
 export const SETUP_OPTIONS = { remove: COMMAND.remove, ...EVERYWHERE };
+export const SETUP_CNI_OPTIONS = EVERYWHERE;
 export const BRIDGE_TYPE_OPTIONS = { ...PRINTS, ...EVERYWHERE };
 export const DOCKER_BRIDGE_OPTIONS = {
   dockerBridge: DOCKER_BRIDGE,
@@ -364,6 +365,15 @@ undoes that. WEAVE_PASSWORD in the environment is kept for it.`,
     },
   }),
   command({
+    name: "setup-cni",
+    summary: "Install what container runtimes look for",
+    usage: "",
+    options: SETUP_CNI_OPTIONS,
+    root: true,
+    examples: ["sudo weave setup-cni"],
+    load: async () => (await import("./setup.ts")).setupCni,
+  }),
+  command({
     name: "bridge-type",
     summary: "Print how frames get from containers to the router",
     usage: "",
@@ -393,8 +403,6 @@ export const REMOVED: readonly string[] = [
 
 /** Of parts that this version does not have: the exit status is what their callers can do with. */
 export const COMMANDS_LATER: Readonly<Record<string, number>> = {
-  // Nothing is to be done, which is a success.
-  "setup-cni": 0,
   "env": 1,
   "config": 1,
   "attach-bridge": 1,

@@ -1,10 +1,10 @@
 /** `setup`: what this machine keeps of weave for good. */
-import { withEnvironment } from "../config/option.ts";
+import { parseBoolean, withEnvironment } from "../config/option.ts";
 import { PASSWORD, ROUTER, routerOptions } from "../config/options.ts";
 import { findRunning } from "../daemon/process.ts";
 import { OperationError } from "../lib/errors.ts";
 import type { Input } from "./command.ts";
-import { LAUNCH_OPTIONS, type SETUP_OPTIONS } from "./commands.ts";
+import { LAUNCH_OPTIONS, noWords, type SETUP_CNI_OPTIONS, type SETUP_OPTIONS } from "./commands.ts";
 import { launchLine } from "./launch.ts";
 import { parseLine, UsageError } from "./parse.ts";
 
@@ -16,6 +16,25 @@ export async function setup(input: Input<typeof SETUP_OPTIONS>): Promise<number>
     throw new UsageError(`Unexpected argument "${unexpected}": systemd or nothing expected`);
   }
   if (input.values.remove) throw new UsageError("--remove of what: weave setup systemd --remove");
+  return await installCni();
+}
+
+/** `setup-cni`, which `setup` does as well. */
+export async function setupCni({ words }: Input<typeof SETUP_CNI_OPTIONS>): Promise<number> {
+  noWords(words);
+  return await installCni();
+}
+
+async function installCni(): Promise<number> {
+  if (!Deno.build.standalone) {
+    throw new OperationError("Cannot install the CNI plugin: it is the executable itself, and this runs from sources");
+  }
+  const operation = await import("../daemon/cni_setup.ts");
+  await operation.setupCni({
+    executable: Deno.execPath(),
+    binDir: Deno.env.get("WEAVE_CNI_PLUGIN_DIR") || undefined,
+    hairpin: parseBoolean(Deno.env.get("HAIRPIN_MODE") ?? "") ?? true,
+  });
   return 0;
 }
 

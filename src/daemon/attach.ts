@@ -215,7 +215,7 @@ function announce(container: ContainerNetns, link: ContainerLink, addresses: rea
 }
 
 /** A port drops what comes before it forwards, an announcement for instance. */
-async function untilForwarding(links: Links, index: number): Promise<void> {
+export async function untilForwarding(links: Links, index: number): Promise<void> {
   for (let waited = 0; waited < FORWARDING_WAIT_MS; waited++) {
     if (links.byIndex(index)?.forwarding === true) return;
     await new Promise((resolve) => setTimeout(resolve, 1));

@@ -28,7 +28,7 @@ import { ps } from "./ps.ts";
 
 export interface CallOptions {
   readonly settings: ProxyOptions;
-  readonly attacher: ContainerAttacher;
+  readonly attacher: Pick<ContainerAttacher, "expect" | "whenAttached">;
   /** undefined: containers are not held. */
   readonly helper: Helper | undefined;
   /** undefined: containers use other DNS servers. */

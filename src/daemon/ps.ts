@@ -70,10 +70,10 @@ async function allPlaces(plumbing: Plumbing): Promise<Place[]> {
       if (netns !== undefined) places.push({ label: id.slice(0, 12), id, netns });
     }
   }
-  for (const { id, device, inode, path } of await plumbing.attachments()) {
+  for (const { id, device, inode, path, untilTold } of await plumbing.attachments()) {
     const netns = findNetns(device, inode, path);
     const known = netns === undefined || places.some((place) => sameNetns(place.netns, netns));
-    if (!known) places.push({ label: id, id, netns });
+    if (!known) places.push({ label: untilTold === true ? id.slice(0, 12) : id, id, netns });
   }
   return places;
 }
