@@ -36,6 +36,7 @@ export const STOP_OPTIONS = { dbPrefix: DB_PREFIX, ...EVERYWHERE };
 export const RESET_OPTIONS = { force: COMMAND.force, dbPrefix: DB_PREFIX, ...ASKS, ...EVERYWHERE };
 export const LOGS_OPTIONS = { follow: COMMAND.follow, ...PRINTS, ...EVERYWHERE };
 export const QUERY_OPTIONS = { ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const ENV_OPTIONS = { restore: COMMAND.restore, ...ASKS, ...EVERYWHERE };
 export const TELL_OPTIONS = { ...ASKS, ...EVERYWHERE };
 export const CONNECT_OPTIONS = { replace: COMMAND.replace, ...ASKS, ...EVERYWHERE };
 export const REPORT_OPTIONS = { format: COMMAND.format, ...PRINTS, ...ASKS, ...EVERYWHERE };
@@ -242,6 +243,26 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./containers.ts")).ps,
   }),
   command({
+    name: "env",
+    group: "Containers",
+    summary: "Print what makes this shell's docker use the network",
+    usage: "",
+    details: `Containers that are started then are in the network before their process starts.
+WEAVE_CIDR says with which addresses: docker run -e WEAVE_CIDR=10.0.0.1/24 …`,
+    options: ENV_OPTIONS,
+    examples: ['eval "$(weave env)"', 'eval "$(weave env --restore)"'],
+    load: async () => (await import("./docker_env.ts")).env,
+  }),
+  command({
+    name: "config",
+    group: "Containers",
+    summary: "The same for one docker command",
+    usage: "",
+    options: TELL_OPTIONS,
+    examples: ["docker $(weave config) run -ti ubuntu"],
+    load: async () => (await import("./docker_env.ts")).config,
+  }),
+  command({
     name: "prime",
     group: "This host",
     summary: "Wait until addresses can be allocated",
@@ -403,8 +424,6 @@ export const REMOVED: readonly string[] = [
 
 /** Of parts that this version does not have: the exit status is what their callers can do with. */
 export const COMMANDS_LATER: Readonly<Record<string, number>> = {
-  "env": 1,
-  "config": 1,
   "attach-bridge": 1,
 };
 

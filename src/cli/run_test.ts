@@ -36,7 +36,7 @@ for (const { name } of COMMANDS) {
     assert.ok(lines.length <= 36, `${lines.length} lines`);
     const wide = lines.filter((line) => line.length > 80);
     assert.deepEqual(wide, []);
-    assert.match(err, new RegExp(`^Example: (sudo )?weave ${name}\\b`, "m"));
+    assert.match(err, new RegExp(`^Example: .*\\bweave ${name}\\b`, "m"));
     assert.doesNotMatch(err, /not in this version yet|has no effect/);
   });
 }

@@ -421,6 +421,7 @@ export const COMMAND = {
     default: undefined,
     help: "print what this Go template makes of the report",
   }),
+  restore: toggle({ flag: "restore", help: "print what undoes it" }),
   withoutDns: toggle({ flag: "without-dns", help: "register no name" }),
   rewriteHosts: toggle({ flag: "rewrite-hosts", help: "replace its /etc/hosts" }),
   noRewriteHosts: toggle({ flag: "no-rewrite-hosts", help: "leave its /etc/hosts" }),
