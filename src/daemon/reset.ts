@@ -5,6 +5,7 @@ import { isOurPort } from "../host/bridge.ts";
 import { CONTAINER_LINK, ContainerNetns, linksToBridge } from "../host/container_link.ts";
 import { dockerIsThere, runningContainers } from "../host/docker.ts";
 import { ensureMulticastRules, removeFirewall } from "../host/firewall.ts";
+import { removeHelper } from "../host/helper.ts";
 import { Links } from "../host/links.ts";
 import { findNetns, type Netns, statNetns } from "../host/netns.ts";
 import { removeIfThere } from "../host/store.ts";
@@ -37,6 +38,7 @@ export async function reset(options: ResetOptions): Promise<void> {
     await step(() => clearContainers(plumbing, options.progress));
     await step(() => removeFirewall(runDir));
     await step(() => removeLinks(plumbing.host.bridge));
+    await step(removeHelper);
     await step(() => removeState(options.statePrefix));
     for (const file of options.files) await step(() => removeIfThere(file));
     // The lock lies in there: whoever waits for it sees that it is gone and makes another.
