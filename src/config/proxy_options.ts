@@ -40,6 +40,19 @@ export interface TlsFiles {
 export const PROXY_SOCKET = "/var/run/weave/weave.sock";
 const PROXY_PORT = 12375;
 
+/** Without a proxy: for containers that were made to be attached whenever they start. */
+export const NO_PROXY: ProxyOptions = {
+  listen: [],
+  tls: undefined,
+  detectTls: false,
+  withoutDns: false,
+  noMulticastRoute: false,
+  rewriteHosts: true,
+  noDefaultIpalloc: false,
+  hostname: new HostnameRule({ label: undefined, match: "(.*)", replacement: "$1" }),
+  rewriteInspect: false,
+};
+
 /** Values as `readOptions` gives them. */
 export interface ProxyValues {
   readonly proxy: boolean;

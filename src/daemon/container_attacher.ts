@@ -71,7 +71,7 @@ export class ContainerAttacher {
 
   handleStarted(id: string): void {
     if (this.#stopped.signal.aborted) return;
-    this.#ensure(id, "kill").catch(() => {}); // it was logged
+    void this.#tryUntilDone(id, FIRST_RETRY_MS, "kill"); // what fails is logged
   }
 
   handleDied(id: string): void {
@@ -92,9 +92,9 @@ export class ContainerAttacher {
     await Promise.all(Array.from({ length: INSPECTED_AT_ONCE }, work));
   }
 
-  async #tryUntilDone(id: string, retryMs: number): Promise<void> {
+  async #tryUntilDone(id: string, retryMs: number, onFailure: OnFailure = "retry"): Promise<void> {
     try {
-      await this.#ensure(id, "retry");
+      await this.#ensure(id, onFailure);
     } catch {
       if (this.#stopped.signal.aborted || this.#retries.has(id)) return;
       const again = () => {
@@ -128,7 +128,8 @@ export class ContainerAttacher {
       if (this.#stopped.signal.aborted) throw error;
       const { message } = error as Error;
       this.#o.log.warn("cannot attach container", { container: id, reason: message });
-      if (onFailure === "kill") await this.#kill(container);
+      // What 'weave run' started it ends itself, and says why; at later starts it waits.
+      if (onFailure === "kill" && container.switches === undefined) await this.#kill(container);
       throw error;
     }
   }
@@ -136,13 +137,15 @@ export class ContainerAttacher {
   async #attachNow(container: Inspected, addresses: readonly string[], signal: AbortSignal): Promise<void> {
     const { settings, book, log } = this.#o;
     const started = performance.now();
+    const { switches } = container;
+    const isOn = (word: string, setting: boolean) => switches === undefined ? setting : switches.includes(word);
     const result = await attach({
       container: container.id,
       addresses: readAddresses(addresses),
       book: book(signal),
-      withoutDns: settings.withoutDns,
-      noMulticastRoute: settings.noMulticastRoute,
-      rewriteHosts: settings.rewriteHosts,
+      withoutDns: isOn("without-dns", settings.withoutDns),
+      noMulticastRoute: isOn("no-multicast-route", settings.noMulticastRoute),
+      rewriteHosts: !isOn("no-rewrite-hosts", !settings.rewriteHosts),
       addHosts: this.#addHosts(container),
       progress: { warn: (line) => log.warn("attention", { container: container.id, reason: line }) },
     });

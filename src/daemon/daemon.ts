@@ -13,6 +13,7 @@ import { openUdpPair } from "../../ffi/udp.ts";
 import { serveApi } from "../api/routes.ts";
 import type { ConnectResult, Route, RouterControl } from "../api/types.ts";
 import type { RouterOptions } from "../config/options.ts";
+import { NO_PROXY } from "../config/proxy_options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
 import { fineWallClock, SYSTEM_CLOCK } from "../host/clock.ts";
@@ -346,11 +347,10 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
     owned.defer(() => dns?.stop());
     loop.add(dns);
   }
-  let proxy: DockerProxy | undefined;
-  if (options.proxy !== undefined) {
-    proxy = await DockerProxy.start({ options: options.proxy, ipam, dns, log });
-    owned.defer(() => proxy?.stop());
-  }
+  // Without a proxy there still are containers that wait to be attached: those of `weave run`.
+  const attaching = await DockerProxy.start({ options: options.proxy ?? NO_PROXY, ipam, dns, log });
+  owned.defer(() => attaching.stop());
+  const proxy = options.proxy === undefined ? undefined : attaching;
   let plugin: DockerPlugin | undefined;
   if (options.plugin !== undefined) {
     const around = { plumbing, links, ipam, dns, progress, log };
@@ -363,19 +363,19 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
       running(ids) {
         void ipam?.handleContainersRunning(ids);
         dns?.handleContainersRunning(ids);
-        proxy?.handleContainersRunning(ids);
+        attaching.handleContainersRunning(ids);
         plugin?.handleContainersRunning();
       },
       started(id) {
         ipam?.handleContainerStarted(id);
-        proxy?.handleContainerStarted(id);
+        attaching.handleContainerStarted(id);
         plugin?.handleContainerStarted(id);
       },
       networksChanged: (id) => plugin?.handleContainerStarted(id),
       died(id) {
         ipam?.handleContainerDied(id);
         dns?.handleContainerDied(id);
-        proxy?.handleContainerDied(id);
+        attaching.handleContainerDied(id);
         plugin?.handleContainerDied(id);
       },
       destroyed(id) {

@@ -7,6 +7,7 @@ import { dirname } from "node:path";
 import type { RouterOptions } from "../config/options.ts";
 import { findProgram, run } from "../host/command.ts";
 import { dockerCommand, dockerIsThere } from "../host/docker.ts";
+import { HELPER_FOLDER } from "../host/helper.ts";
 import { OperationError } from "../lib/errors.ts";
 import { BUILD_LABEL, ensureImage, IMAGE, IN_IMAGE, removeImage } from "./container_image.ts";
 import { HOST } from "./host_paths.ts";
@@ -159,7 +160,13 @@ function writableDirectories({ dbPrefix, httpAddr, statusAddr, metricsAddr }: Ro
     address?.transport === "unix" ? [dirname(address.path)] : []
   );
   const docker = /^unix:\/\/(.*)$/.exec(Deno.env.get("DOCKER_HOST") ?? "")?.[1];
-  const all = [HOST.runDir, dirname(dbPrefix), ...sockets, ...docker === undefined ? [] : [dirname(docker)]];
+  const all = [
+    HOST.runDir,
+    HELPER_FOLDER,
+    dirname(dbPrefix),
+    ...sockets,
+    ...docker === undefined ? [] : [dirname(docker)],
+  ];
   return [...new Set(all.map((path) => path.replace(/^\/var\/run(?=\/|$)/, "/run")))];
 }
 

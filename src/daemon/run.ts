@@ -3,9 +3,14 @@ import { dockerCommand, type DockerContainer, dockerRun, inspectContainer } from
 import { parseContainerReference } from "../host/netns.ts";
 import { OperationError, OptionError } from "../lib/errors.ts";
 import type { Cidr } from "../lib/ip.ts";
+import { installHelper } from "../host/helper.ts";
+import { RUN_LABEL } from "../proxy/container.ts";
+import { formatAddressToken } from "./address_book.ts";
 import { attach, type AttachOptions, type AttachResult } from "./attach.ts";
+import { avoidOwnProxy } from "./proxy.ts";
 import { ps } from "./ps.ts";
 import { refuseNetworkMode } from "./target.ts";
+import { whileHolding } from "./holding.ts";
 
 export interface RunOptions extends Omit<AttachOptions, "container" | "hostname"> {
   /** Arguments for `docker run`, image and command included, without `-d`. */
@@ -14,12 +19,38 @@ export interface RunOptions extends Omit<AttachOptions, "container" | "hostname"
   readonly dns?: { readonly dockerArguments: readonly string[]; readonly domain: string };
 }
 
-/** `id` of the result is the full container id, all that the command prints. */
+/** `id` of the result is the full container id, all that the command prints. Its process starts when its network is there. */
 export async function run(options: RunOptions): Promise<AttachResult> {
   const { dockerArguments, dns, ...rest } = options;
-  const id = await dockerRun(planRun(dockerArguments, rest.withoutDns === true ? undefined : dns));
-  return await attachStarted({ ...rest, container: id });
+  avoidOwnProxy([]);
+  const helper = await installHelper();
+  const args = planRun(dockerArguments, {
+    dns: rest.withoutDns === true ? undefined : dns,
+    held: helper === undefined ? undefined : options,
+  });
+  if (helper === undefined) return await attachStarted({ ...rest, container: await dockerRun(args) });
+  const folder = rest.noMulticastRoute === true ? helper.waitsForLink : helper.waits;
+  const id = await whileHolding({ ...helper, waits: folder }, (host) => dockerRun(args, { host }));
+  try {
+    return await attach({ ...rest, container: id });
+  } catch (error) {
+    if (await hasRun(id)) return { id, addresses: [] };
+    // Nobody waits for ever.
+    const killed = await dockerCommand(["kill", id]).then(() => "was killed", () => "does not run");
+    const { message, exitStatus = 1 } = error as { message: string; exitStatus?: number };
+    throw new OperationError(`Container ${id} ${killed}: it cannot be attached: ${message}`, exitStatus, {
+      cause: error,
+    });
+  }
 }
+
+/** What holds a process ends by signals alone: one that ended otherwise, or was removed by its end, was let go by the router and is done. */
+async function hasRun(id: string): Promise<boolean> {
+  const { running, exitCode } = await inspectContainer(id).catch(() => ({ running: false, exitCode: 0 }));
+  return !running && exitCode < FIRST_SIGNAL;
+}
+
+const FIRST_SIGNAL = 128;
 
 export type StartOptions = Pick<AttachOptions, "container" | "addresses" | "book" | "progress" | "host">;
 
@@ -69,9 +100,30 @@ async function attachStarted(options: AttachOptions): Promise<AttachResult> {
   }
 }
 
-/** Arguments for `docker run -d`: the proxy keeps its hands off, and a name given becomes a hostname in the domain. */
-export function planRun(dockerArguments: readonly string[], dns: RunOptions["dns"]): string[] {
-  const added = ["-e", "WEAVE_CIDR=none", ...(dns?.dockerArguments ?? [])];
+export interface RunPlan {
+  readonly dns: RunOptions["dns"];
+  /** What the router is to do whenever it starts again; undefined: nothing, as it is not held. */
+  readonly held: Pick<RunOptions, "addresses" | "withoutDns" | "rewriteHosts" | "noMulticastRoute"> | undefined;
+}
+
+/** Arguments for `docker run -d`; a name given becomes a hostname in the domain. @throws OptionError for another's namespace */
+export function planRun(dockerArguments: readonly string[], { dns, held }: RunPlan): string[] {
+  const network = optionValue(dockerArguments, ["--net", "--network"]) ?? "";
+  if (network === "host" || network.startsWith("container:")) {
+    throw new OptionError(
+      `Cannot run a container with --net=${network}: it has no network of its own that could be connected to weave`,
+    );
+  }
+  const added = ["-e", `WEAVE_CIDR=${held === undefined ? "none" : held.addresses.map(formatAddressToken).join(" ")}`];
+  if (held !== undefined) {
+    const switches = [
+      ...held.withoutDns === true ? ["without-dns"] : [],
+      ...held.rewriteHosts === true ? [] : ["no-rewrite-hosts"],
+      ...held.noMulticastRoute === true ? ["no-multicast-route"] : [],
+    ];
+    added.push("--label", `${RUN_LABEL}=${switches.join(" ")}`);
+  }
+  added.push(...dns?.dockerArguments ?? []);
   const name = optionValue(dockerArguments, ["--name"]);
   if (dns !== undefined && name !== undefined && optionValue(dockerArguments, ["-h", "--hostname"]) === undefined) {
     added.push(`--hostname=${name}.${dns.domain.replace(/\.$/, "")}`);

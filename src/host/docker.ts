@@ -12,6 +12,8 @@ export interface DockerContainer {
   /** Without the leading slash. */
   readonly name: string;
   readonly running: boolean;
+  /** Of the last time it ran. */
+  readonly exitCode: number;
   /** First process, in our PID namespace; 0 where it does not run. */
   readonly pid: number;
   /** As Docker has it: `default`, `bridge`, `none`, `host`, `container:ID` or a network's name; empty where it does not say. */
@@ -126,7 +128,7 @@ function readContainer(answer: unknown, reference: string): DockerContainer {
   const { Id, Name, State, HostConfig, Config, HostsPath } = answer as {
     Id?: unknown;
     Name?: unknown;
-    State?: { Running?: unknown; Pid?: unknown };
+    State?: { Running?: unknown; Pid?: unknown; ExitCode?: unknown };
     HostConfig?: { NetworkMode?: unknown };
     Config?: { Hostname?: unknown; Domainname?: unknown };
     HostsPath?: unknown;
@@ -138,6 +140,7 @@ function readContainer(answer: unknown, reference: string): DockerContainer {
     id: Id,
     name: typeof Name === "string" ? Name.replace(/^\//, "") : "",
     running: State?.Running === true,
+    exitCode: typeof State?.ExitCode === "number" ? State.ExitCode : 0,
     pid: typeof State?.Pid === "number" ? State.Pid : 0,
     networkMode: typeof HostConfig?.NetworkMode === "string" ? HostConfig.NetworkMode : "",
     hostname: typeof Config?.Hostname === "string" ? Config.Hostname : "",

@@ -42,6 +42,7 @@ Deno.test("inspectContainer() and runningContainers() read what an engine at DOC
         id,
         name: "a1",
         running: true,
+        exitCode: 0,
         pid: 77,
         networkMode: "default",
         hostname: "a1",

@@ -8,6 +8,9 @@ export const HELPER_ENTRYPOINT = "/w/w";
 /** Marks a container that is not held, where there is nothing to hold it with. */
 export const ATTACH_LABEL = "works.weave.attach";
 
+/** What `weave run` was told, for every later start: its switches, in words. Where it is there, the router's own do not count. */
+export const RUN_LABEL = "works.weave.run";
+
 /** Variable of a container: its addresses, or "none". */
 const CIDR_VARIABLE = "WEAVE_CIDR";
 
@@ -45,6 +48,8 @@ export interface Inspected extends NetworkWords {
   readonly ours: boolean;
   /** The program that holds it is there. */
   readonly hasHelper: boolean;
+  /** `without-dns`, `no-rewrite-hosts`, `no-multicast-route`; undefined: `weave run` did not make it. */
+  readonly switches: readonly string[] | undefined;
   /** `name:address`, each. */
   readonly extraHosts: readonly string[];
 }
@@ -70,9 +75,15 @@ function inspected(answer: JsonObject): Inspected | undefined {
     env: getTexts(config, "Env") ?? [],
     ours: getTexts(config, "Entrypoint")?.[0] === HELPER_ENTRYPOINT ||
       getText(getObject(config, "Labels") ?? {}, ATTACH_LABEL) !== "",
+    switches: switchesOf(getObject(config, "Labels") ?? {}),
     hasHelper: mountsOf(answer).includes(HELPER_MOUNT),
     extraHosts: getTexts(hostConfig, "ExtraHosts") ?? [],
   };
+}
+
+function switchesOf(labels: JsonObject): string[] | undefined {
+  const value = labels[RUN_LABEL];
+  return typeof value === "string" ? value.split(" ").filter(Boolean) : undefined;
 }
 
 /** Where something is mounted in it: a list since API 1.20, before that the keys of an object. */
