@@ -51,6 +51,8 @@ export interface AttachOptions {
   readonly rewriteHosts?: boolean;
   /** `--add-host name:ip`, each; only with `rewriteHosts`. */
   readonly addHosts?: readonly string[];
+  /** Its process waits for the last step, and may have done all it had to do right after it. */
+  readonly held?: boolean;
   readonly progress?: Progress;
   readonly host?: HostPaths;
 }
@@ -165,6 +167,8 @@ async function plugInSteps(plug: Plug, container: ContainerNetns, undo: Undo, op
     if (container.links.addAddress(index, cidr)) undo.push(() => container.links.removeAddresses(index, [cidr]));
   }
   await makeKnown(target, obtained.map(({ cidr }) => cidr), undo, options);
+  // We hold its namespace open: nothing of this fails because the container has ended.
+  if (isGone(target)) throw died(target.id);
   if (!link.inside.up) container.links.change({ index, up: true }, `bring "${CONTAINER_LINK}" up`);
   await untilForwarding(links, link.host.index);
   announce(container, link, missing.map(({ cidr }) => cidr));
@@ -173,8 +177,7 @@ async function plugInSteps(plug: Plug, container: ContainerNetns, undo: Undo, op
   await remember(plumbing, target, container, links, options.hostname, wanted);
   // Last: the start of a container waits for it.
   if (options.noMulticastRoute !== true) addMulticastRoute(container, link);
-  // We hold its namespace open: nothing of the above fails because the container has ended.
-  if (isGone(target)) throw died(target.id);
+  if (options.held !== true && isGone(target)) throw died(target.id);
 }
 
 /** To itself, and to all others. */

@@ -41,6 +41,8 @@ export class ContainerAttacher {
   readonly #attached = new Map<string, number>();
   /** By id: clients that wait for it to start. */
   readonly #clients = new Map<string, number>();
+  /** By id, as long as there are such clients: why it could not be attached. */
+  readonly #failures = new Map<string, unknown>();
   readonly #retries = new Map<string, number>();
   readonly #stopped = new AbortController();
 
@@ -59,14 +61,17 @@ export class ContainerAttacher {
     this.#clients.set(id, (this.#clients.get(id) ?? 0) + 1);
     return () => {
       const left = this.#clients.get(id)! - 1;
-      if (left === 0) this.#clients.delete(id);
-      else this.#clients.set(id, left);
+      if (left > 0) return void this.#clients.set(id, left);
+      this.#clients.delete(id);
+      this.#failures.delete(id);
     };
   }
 
   /** Resolves when it is in the network, or is not meant to be. Rejects with the reason; it does not run then. */
-  whenAttached(id: string): Promise<void> {
-    return this.#ensure(id, "kill");
+  async whenAttached(id: string): Promise<void> {
+    await this.#ensure(id, "kill");
+    // It may have been tried before the engine said that the container runs.
+    if (this.#failures.has(id)) throw this.#failures.get(id);
   }
 
   handleStarted(id: string): void {
@@ -123,11 +128,13 @@ export class ContainerAttacher {
     const limit = AbortSignal.timeout(ATTACH_MS);
     try {
       await this.#attachNow(container, wish.addresses, AbortSignal.any([limit, this.#stopped.signal]));
-      this.#attached.set(id, container.pid);
+      if (isAlive(container)) this.#attached.set(id, container.pid);
+      this.#failures.delete(id);
     } catch (error) {
       if (this.#stopped.signal.aborted) throw error;
       const { message } = error as Error;
       this.#o.log.warn("cannot attach container", { container: id, reason: message });
+      if (this.#clients.has(id)) this.#failures.set(id, error);
       // What 'weave run' started it ends itself, and says why; at later starts it waits.
       if (onFailure === "kill" && container.switches === undefined) await this.#kill(container);
       throw error;
@@ -147,6 +154,7 @@ export class ContainerAttacher {
       noMulticastRoute: isOn("no-multicast-route", settings.noMulticastRoute),
       rewriteHosts: !isOn("no-rewrite-hosts", !settings.rewriteHosts),
       addHosts: this.#addHosts(container),
+      held: container.hasHelper,
       progress: { warn: (line) => log.warn("attention", { container: container.id, reason: line }) },
     });
     log.info("attached", {
@@ -179,6 +187,14 @@ export class ContainerAttacher {
       if (error instanceof Deno.errors.NotFound) return;
       this.#o.log.error("cannot end container", { container: id, error: (error as Error).message });
     }
+  }
+}
+
+function isAlive({ pid }: Inspected): boolean {
+  try {
+    return Deno.statSync(`/proc/${pid}`).isDirectory;
+  } catch {
+    return false;
   }
 }
 
