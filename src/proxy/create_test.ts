@@ -269,6 +269,7 @@ Deno.test("readInspected() reads what engines say", () => {
     networkMode: "default",
     env: ["A=b"],
     ours: true,
+    switches: undefined,
     hasHelper: true,
     extraHosts: ["a:1.2.3.4"],
   };
@@ -276,6 +277,12 @@ Deno.test("readInspected() reads what engines say", () => {
   assert.equal(readInspected({ ...answer, Mounts: undefined, Volumes: { "/w": "/x" } })?.hasHelper, true);
   assert.equal(readInspected({ ...answer, Config: { Entrypoint: ["sh", "/w/w"] } })?.ours, false);
   assert.equal(readInspected({ ...answer, Config: { Labels: { "works.weave.attach": "1" } } })?.ours, true);
+  const labels = (text: string) => ({ ...answer, Config: { Labels: { "works.weave.run": text } } });
+  assert.deepEqual(readInspected(labels(""))?.switches, []);
+  assert.deepEqual(readInspected(labels("without-dns no-rewrite-hosts"))?.switches, [
+    "without-dns",
+    "no-rewrite-hosts",
+  ]);
   for (const none of [undefined, null, [], {}, { Id: "ab" }]) assert.equal(readInspected(none), undefined);
 });
 
