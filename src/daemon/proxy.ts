@@ -4,6 +4,7 @@
  *     docker, compose, … ─▶ socket, TCP, TLS ─▶ ProxyConnection ─▶ engine
  *                                                 └─ ProxyCalls ─▶ ContainerAttacher ◀─ what happens to containers
  */
+import type { TlsServer } from "../../ffi/tls.ts";
 import type { ApiAnswer, Route } from "../api/types.ts";
 import { listen } from "../api/listen.ts";
 import { PROXY_SOCKET, type ProxyEndpoint, type ProxyOptions } from "../config/proxy_options.ts";
@@ -19,8 +20,11 @@ import type { Dns } from "./dns.ts";
 import type { Ipam } from "./ipam.ts";
 import { ProxyCalls } from "./proxy_calls.ts";
 import { ProxyConnection } from "./proxy_connection.ts";
+import type { Duplex } from "./proxy_streams.ts";
+import { serverTls } from "./proxy_tls.ts";
 import { routerBook } from "./router_book.ts";
 import type { ProxyReport } from "./status.ts";
+import { TlsConnection } from "./tls_connection.ts";
 
 export interface ProxyServiceOptions {
   readonly options: ProxyOptions;
@@ -49,6 +53,10 @@ export class DockerProxy {
   readonly #connections = new Set<ProxyConnection>();
   /** Links to the socket. */
   readonly #links: string[] = [];
+  /** Of TCP listeners. */
+  #tls: TlsServer | undefined;
+  /** Connections that are not yet known to be from somebody. */
+  #securing = 0;
   #stopped = false;
 
   private constructor(o: ProxyServiceOptions, helper: Helper | undefined) {
@@ -79,14 +87,14 @@ export class DockerProxy {
   /** Begins to serve. Rejects with `OperationError`. */
   async listen(): Promise<void> {
     const endpoints = this.#o.options.listen;
-    for (const { address } of endpoints) {
-      if (address.transport === "tcp") this.#accept(listen(address, PURPOSE).listener);
-    }
+    const tcp = endpoints.flatMap(({ address }) => address.transport === "tcp" ? [address] : []);
+    if (tcp.length > 0) this.#tls = await serverTls(this.#o.options, this.#o.log);
+    for (const address of tcp) void this.#accept(listen(address, PURPOSE).listener, this.#tls);
     const paths = endpoints.flatMap(({ address }) => address.transport === "unix" ? [address.path] : []);
     if (paths.length === 0) return;
     await Deno.mkdir(FOLDER, { recursive: true });
     await Deno.chmod(FOLDER, FOLDER_MODE);
-    this.#accept(listen({ transport: "unix", path: PROXY_SOCKET }, PURPOSE).listener);
+    void this.#accept(listen({ transport: "unix", path: PROXY_SOCKET }, PURPOSE).listener);
     await likeEngineSocket(PROXY_SOCKET);
     for (const path of paths) if (path !== PROXY_SOCKET) await this.#link(path);
   }
@@ -97,6 +105,7 @@ export class DockerProxy {
     for (const listener of this.#listeners) listener.close();
     for (const connection of this.#connections) connection.close();
     for (const path of this.#links) await removeIfThere(path).catch(() => {});
+    this.#tls?.[Symbol.dispose]();
   }
 
   // What happens to containers
@@ -141,11 +150,13 @@ export class DockerProxy {
     }
   }
 
-  async #accept(listener: Deno.Listener): Promise<void> {
+  async #accept(listener: Deno.Listener, tls?: TlsServer): Promise<void> {
     this.#listeners.push(listener);
     while (!this.#stopped) {
       try {
-        this.#serve(await listener.accept());
+        const connection = await listener.accept();
+        if (tls === undefined) this.#serve(connection);
+        else void this.#secure(connection, tls);
         await this.#room();
       } catch (error) {
         if (this.#stopped) return;
@@ -155,7 +166,20 @@ export class DockerProxy {
     }
   }
 
-  #serve(client: Deno.Conn): void {
+  /** Who does not prove who he is in time is nobody. */
+  async #secure(connection: Deno.Conn, tls: TlsServer): Promise<void> {
+    this.#securing++;
+    try {
+      this.#serve(await TlsConnection.accept(connection, tls));
+    } catch (error) {
+      this.#o.log.info("docker client refused", { reason: (error as Error).message });
+    } finally {
+      this.#securing--;
+    }
+  }
+
+  #serve(client: Duplex): void {
+    if (this.#stopped) return client.close();
     const connection = new ProxyConnection({
       client,
       connectEngine: connect,
@@ -167,7 +191,7 @@ export class DockerProxy {
 
   /** Waits until another connection may be accepted: the one that has been without a request for longest goes. */
   async #room(): Promise<void> {
-    while (this.#connections.size >= MAX_CONNECTIONS && !this.#stopped) {
+    while (this.#connections.size + this.#securing >= MAX_CONNECTIONS && !this.#stopped) {
       [...this.#connections].find((connection) => connection.idle)?.close();
       await delay(ROOM_MS);
     }
