@@ -60,7 +60,7 @@ export interface PluginServiceOptions {
 }
 
 /** An address may have to be asked of other peers. Who talks to Docker waits a minute, as compose does, or for ever. */
-const ADDRESS_MS = 15_000;
+const ADDRESS_MS = 10_000;
 /** Docker may be waiting for us while we ask it. */
 const ASK_MS = 3_000;
 /** How long the start waits until Docker has made the default network. */
