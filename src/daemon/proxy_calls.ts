@@ -14,6 +14,7 @@ import {
   networkWords,
   readCreate,
   readImage,
+  releaseCreate,
   rewriteCreate,
   rewriteExec,
   rewriteStart,
@@ -70,12 +71,10 @@ export class ProxyCalls {
   async #create(text: string, name: string): Promise<string | undefined> {
     const { settings, helper, dns, log } = this.#o;
     const body = readCreate(text);
-    if (body === undefined || !wishOf(networkWords(body, undefined), settings).attach && !saysNothing(body)) {
-      return undefined;
-    }
+    if (body === undefined) return undefined;
     const image = await this.#image(imageOf(body));
     const wish = wishOf(networkWords(body, image), settings);
-    if (!wish.attach) return undefined;
+    if (!wish.attach) return releaseCreate(body, image) ? printJson(body) : undefined;
     checkAddresses(wish.addresses);
     const result = rewriteCreate(body, {
       name,
@@ -166,11 +165,6 @@ export class ProxyCalls {
     const path = `/containers/${encodeURIComponent(container)}/json`;
     return readInspected(await asked(askEngineFor(path)));
   }
-}
-
-/** The image may say what the request does not. */
-function saysNothing(body: NonNullable<ReturnType<typeof readCreate>>): boolean {
-  return wishOf(networkWords(body, undefined), { noDefaultIpalloc: false }).attach;
 }
 
 function checkAddresses(words: readonly string[]): void {

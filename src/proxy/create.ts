@@ -93,6 +93,18 @@ export function rewriteCreate(
   return { warning };
 }
 
+/**
+ * Changes `body` of a container that shall not be in the network, where its image was made of one that was: nothing holds it.
+ * @returns whether it did
+ */
+export function releaseCreate(body: JsonObject, image: ImageConfig): boolean {
+  const { entrypoint, cmd } = commandOf(body, image);
+  if (entrypoint[0] !== HELPER_ENTRYPOINT) return false;
+  set(body, "Entrypoint", entrypoint.slice(1));
+  set(body, "Cmd", cmd);
+  return true;
+}
+
 export interface StartOptions {
   /** Folders of this host; undefined: there is nothing to hold it with. */
   readonly helper: { readonly waits: string; readonly doesNotWait: string } | undefined;

@@ -6,6 +6,7 @@ import {
   networkWords,
   readCreate,
   readImage,
+  releaseCreate,
   rewriteCreate,
   rewriteExec,
   rewriteStart,
@@ -76,6 +77,17 @@ for (const { what, request, image, runs } of COMMANDS) {
     assert.deepEqual({ Entrypoint: Entrypoint ?? entrypoint, Cmd }, runs);
   });
 }
+
+Deno.test("releaseCreate() lets what an image was made of run without its network", () => {
+  const released = (request: Record<string, unknown>, image: Partial<ImageConfig>) => {
+    const body = created(request);
+    return releaseCreate(body, { ...IMAGE, ...image }) ? body : undefined;
+  };
+  assert.equal(released({}, { entrypoint: ["e"] }), undefined);
+  assert.equal(released({ Entrypoint: ["x"] }, { entrypoint: ["/w/w"] }), undefined);
+  assert.deepEqual(released({}, { entrypoint: ["/w/w", "e"], cmd: ["c"] }), { Entrypoint: ["e"], Cmd: ["c"] });
+  assert.deepEqual(released({ Cmd: ["a"] }, { entrypoint: ["/w/w"] }), { Cmd: ["a"], Entrypoint: [] });
+});
 
 Deno.test("rewriteCreate() mounts the helper once and leaves the rest", () => {
   const text = '{"Image":"i","HostConfig":{"Binds":["/a:/b","/x:/w:rw"],"MemorySwap":-1,"ShmSize":9007199254740993},' +
