@@ -372,6 +372,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
         plugin?.handleContainerStarted(id);
       },
       networksChanged: (id) => plugin?.handleContainerStarted(id),
+      gone: () => plugin?.handleEngineGone(),
       died(id) {
         ipam?.handleContainerDied(id);
         dns?.handleContainerDied(id);

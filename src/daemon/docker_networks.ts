@@ -1,6 +1,7 @@
 /** Networks as the Docker engine sees them, and the one that is always there: `weave`. */
 import { askEngine, askEngineFor, messageOf } from "../host/docker_api.ts";
 import { dockerIsThere } from "../host/docker.ts";
+import { keptConfig } from "../host/docker_files.ts";
 import { OperationError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, type Ipv4, parseIpv4 } from "../lib/ip.ts";
 import { MULTICAST_OPTION } from "../plugin/calls.ts";
@@ -20,6 +21,8 @@ export interface DockerNetwork {
 
 export interface DockerEndpoint {
   readonly id: string;
+  /** As its container, also before it is the container's. */
+  readonly name: string;
   /** Full id of its container; otherwise something else. */
   readonly container: string;
   readonly address: Ipv4 | undefined;
@@ -71,6 +74,37 @@ export async function runningInNetworks(): Promise<{ readonly id: string; readon
     id: String(Id),
     networks: valuesOf(fields(NetworkSettings)["Networks"]).map(({ NetworkID }) => String(NetworkID)),
   }));
+}
+
+/**
+ * The container that an endpoint is for, which is being started: Docker says nothing else about it until it runs, so its hostname and
+ * aliases are taken from where Docker keeps them, as far as they are found there.
+ */
+export async function startingContainer(
+  network: string,
+  endpoint: string,
+  limitMs: number,
+): Promise<NetworkedContainer | undefined> {
+  const found = await findNetwork(network, limitMs);
+  const own = found?.endpoints.find(({ id }) => id === endpoint);
+  if (found === undefined || own === undefined || own.name === "") return undefined;
+  const filters = encodeURIComponent(JSON.stringify({ name: [`^/${own.name}$`] }));
+  const [container, another] = fieldsIn(await askEngineFor(`/containers/json?all=1&filters=${filters}`, limitMs));
+  const id = text(container?.["Id"]);
+  if (!/^[0-9a-f]{64}$/.test(id) || another !== undefined) return undefined;
+  const kept = fields(await keptConfig(id, limitMs));
+  const { Hostname, Domainname } = fields(kept["Config"]);
+  const inNetworks = fields(fields(kept["NetworkSettings"])["Networks"]);
+  const { Aliases } = fields(inNetworks[found.name] ?? inNetworks[found.id]);
+  return {
+    id,
+    name: own.name,
+    running: false,
+    pid: 0,
+    hostname: text(Hostname),
+    domainname: text(Domainname),
+    networks: [{ id: found.id, address: own.address, aliases: texts(Aliases) }],
+  };
 }
 
 /** undefined for one that is not there any more. */
@@ -165,8 +199,8 @@ export function readNetwork(answer: unknown): DockerNetwork {
     reserved: reserved.map(address).filter((one) => one !== undefined),
     options: fields(Options),
     endpoints: Object.entries(fields(Containers)).map(([container, endpoint]) => {
-      const { EndpointID, IPv4Address } = fields(endpoint);
-      return { id: text(EndpointID), container, address: address(IPv4Address) };
+      const { EndpointID, Name, IPv4Address } = fields(endpoint);
+      return { id: text(EndpointID), name: text(Name), container, address: address(IPv4Address) };
     }),
   };
 }
@@ -185,7 +219,7 @@ export function readNetworked(answer: unknown): NetworkedContainer {
     networks: valuesOf(fields(NetworkSettings)["Networks"]).map(({ NetworkID, IPAddress, Aliases }) => ({
       id: text(NetworkID),
       address: address(IPAddress),
-      aliases: Array.isArray(Aliases) ? Aliases.filter((alias) => typeof alias === "string") : [],
+      aliases: texts(Aliases),
     })),
   };
 }
@@ -196,6 +230,10 @@ function fields(value: unknown): Fields {
 
 function fieldsIn(value: unknown): Fields[] {
   return Array.isArray(value) ? value.map(fields) : [];
+}
+
+function texts(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((one) => typeof one === "string") : [];
 }
 
 function valuesOf(value: unknown): Fields[] {

@@ -63,6 +63,8 @@ export interface PluginServiceOptions {
 const ADDRESS_MS = 10_000;
 /** Docker may be waiting for us while we ask it. */
 const ASK_MS = 3_000;
+/** Of the time that a container takes to start, what may be spent on its names; it is a few milliseconds unless Docker is busy. */
+const NAME_MS = 1_000;
 /** How long the start waits until Docker has made the default network. */
 const DEFAULT_NETWORK_MS = 5_000;
 /** Docker describes each published port. */
@@ -81,6 +83,7 @@ export class DockerPlugin {
   readonly #foreign = new Set<string>();
   readonly #servers: { readonly server: HttpServer; readonly path: string }[] = [];
   #ensuring = Promise.resolve();
+  #engineAnswers = false;
   #stopped = false;
 
   private constructor(o: PluginServiceOptions, memory: PluginMemory) {
@@ -143,9 +146,15 @@ export class DockerPlugin {
   /** It can be asked, from now on or again. */
   handleContainersRunning(): void {
     if (this.#asksNothing) return;
+    this.#engineAnswers = true;
     void this.#ensureDefaultNetwork();
     void this.#tendAll();
     this.#sweep.begin();
+  }
+
+  /** It cannot be asked any more. While it starts it waits for us, so there is no sense in waiting for it. */
+  handleEngineGone(): void {
+    this.#engineAnswers = false;
   }
 
   handleContainerStarted(id: string): void {
@@ -285,9 +294,15 @@ export class DockerPlugin {
       }
       case "deleteEndpoint":
         removeEndpointLink(links, endpointLinks(action.id).host);
+        this.#containers.handleEndpointGone(action.id);
         return {};
-      case "join":
-        return joinAnswer(action.endpoint, await this.#hasMulticast(action.network));
+      case "join": {
+        const { network, endpoint } = action;
+        const named = this.#engineAnswers ? this.#containers.nameStarting(network, endpoint, NAME_MS) : undefined;
+        const answer = joinAnswer(endpoint, await this.#hasMulticast(network));
+        await named;
+        return answer;
+      }
       case "requestAddress":
         return addressAnswer(await this.#giveAddress(action.pool, action.address, signal), action.pool);
       case "releaseAddress":

@@ -11,7 +11,7 @@ import type { Ipv4 } from "../lib/ip.ts";
 import type { Logger } from "../lib/log.ts";
 import { ENDPOINT_PORT_PREFIX } from "../lib/port_names.ts";
 import type { Dns } from "./dns.ts";
-import { inspectNetworked, type NetworkedContainer } from "./docker_networks.ts";
+import { inspectNetworked, type NetworkedContainer, startingContainer } from "./docker_networks.ts";
 
 export interface PluginContainersOptions {
   readonly bridge: string;
@@ -34,6 +34,8 @@ export class PluginContainers {
   readonly #o: PluginContainersOptions;
   /** Names that were given, by container. */
   readonly #named = new Map<string, readonly ContainerName[]>();
+  /** Those that were given for an endpoint, before its container ran. */
+  readonly #starting = new Map<string, { readonly id: string; readonly names: readonly ContainerName[] }>();
   /** To be looked at. */
   readonly #waiting = new Set<string>();
   readonly #busy = new Set<string>();
@@ -49,6 +51,37 @@ export class PluginContainers {
   handleChanged(id: string): void {
     this.#waiting.add(id);
     this.#next();
+  }
+
+  /**
+   * Names the container that an endpoint is for before it is started, as its process may ask for its own name. What is not known in
+   * time is named when it runs.
+   */
+  async nameStarting(network: string, endpoint: string, limitMs: number): Promise<void> {
+    const { dns, log } = this.#o;
+    if (dns === undefined) return;
+    try {
+      const container = await startingContainer(network, endpoint, limitMs);
+      if (container === undefined || this.#stopped) return;
+      const { id } = container;
+      const names = namesOf(container, dns.domain);
+      const others = (this.#named.get(id) ?? []).filter((name) => !has(names, name));
+      dns.addNames(id, names);
+      this.#named.set(id, [...others, ...names]);
+      this.#starting.set(endpoint, { id, names });
+    } catch (error) {
+      log.debug("a container that is being started is named later", { error: (error as Error).message });
+    }
+  }
+
+  /** Of a container that may never have run. */
+  handleEndpointGone(endpoint: string): void {
+    const { id, names } = this.#starting.get(endpoint) ?? { id: "", names: [] };
+    if (!this.#starting.delete(endpoint)) return;
+    for (const name of names) this.#o.dns?.removeName(id, name);
+    const left = (this.#named.get(id) ?? []).filter((name) => !has(names, name));
+    if (left.length === 0) this.#named.delete(id);
+    else this.#named.set(id, left);
   }
 
   /** Whoever keeps names has been told. */

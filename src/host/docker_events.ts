@@ -17,6 +17,8 @@ export interface ContainerListener {
   destroyed(id: string): void;
   /** It was put into a network of Docker or taken out of one, running or not. */
   networksChanged?(id: string): void;
+  /** Nothing is told until the next `running`: the engine has ended. */
+  gone?(): void;
 }
 
 /** The engine may not be there yet, or go for a while. */
@@ -64,6 +66,7 @@ export class ContainerWatch {
     }
     this.#events = undefined;
     if (this.#stopped) return;
+    this.#listener.gone?.();
     this.#timer = setTimeout(() => void this.#follow(), this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 1.5, LAST_RETRY_MS);
   }

@@ -23,12 +23,25 @@ testAsRoot("containers in Docker's network weave reach each other by name, on tw
   const args1 = (await host1.weave("dns-args")).split(" ");
   const args2 = (await host2.weave("dns-args")).split(" ");
   const one = ["--name=c1", "--hostname=c1.weave.local", "--network-alias=first"];
-  await engine1.docker("run", "-d", "--net=weave", ...args1, ...one, IMAGE, "sleep", "1000");
+  // Its names are there when its process starts.
+  const program = ["c1", "first"].map((name) => `nslookup ${name}.weave.local ${DNS}`).join(" && ");
+  await engine1.docker(
+    "run",
+    "-d",
+    "--net=weave",
+    ...args1,
+    ...one,
+    IMAGE,
+    "sh",
+    "-c",
+    `${program} && echo named; sleep 1000`,
+  );
   const two = ["--name=c2", "--hostname=two.weave.local"];
   await engine2.docker("run", "-d", "--net=weave", ...args2, ...two, IMAGE, "sleep", "1000");
   const [address1, address2] = [await addressOf(engine1, "c1"), await addressOf(engine2, "c2")];
   assert.match(await engine1.docker("exec", "c1", "ip", "-4", "address", "show", "ethwe0"), /10\.\d+\.\d+\.\d+\/12/);
   assert.match(await engine1.docker("exec", "c1", "ip", "route"), /^224\.0\.0\.0\/4 dev ethwe0/m);
+  await waitFor("it to have found itself", async () => (await engine1.docker("logs", "c1")).endsWith("named"), 5_000);
   for (const host of lab.hosts) {
     for (const name of ["c1.weave.local", "first.weave.local"]) {
       await waitName(host, DNS, name, [address1], 10_000, lab.hosts);
@@ -40,6 +53,12 @@ testAsRoot("containers in Docker's network weave reach each other by name, on tw
   }
   for (const name of ["c1", "first"]) assert.ok(await engine2.succeeds("c2", "ping", "-c", "1", "-W", "2", name), name);
   assert.match((await host1.weave("ps")).split("\n")[1]!, new RegExp(`^\\S{12} \\S{17} ${address1}/12$`));
+
+  // One that cannot start has none.
+  const failing = ["--name=c3", "--net=weave", IMAGE, "no-such-program"];
+  assert.notEqual((await host1.attempt(["docker", "run", ...failing], { env: engine1.env })).code, 0);
+  await waitName(host1, DNS, "c3.weave.local", [], 2_000, [host1]);
+  assert.deepEqual(await held(host1), [`${address1}/12`]);
 
   await engine1.docker("rm", "-f", "c1");
   for (const host of lab.hosts) await waitName(host, DNS, "first.weave.local", [], 5_000, lab.hosts);
@@ -395,11 +414,12 @@ testAsRoot("fifty containers at once in Docker's network are there when their pr
   await engine.docker("run", "-d", "--net=weave", "--name=first", IMAGE, "sleep", "1000");
   const first = await addressOf(engine, "first");
   const names = Array.from({ length: 50 }, (_, i) => `c${i}`);
-  const program = `ping -c 1 -W 5 ${first} >/dev/null && echo reached; sleep 1000`;
+  const program = (name: string) =>
+    `nslookup ${name}.weave.local ${DNS} && ping -c 1 -W 5 ${first} && echo reached; sleep 1000`;
   const started = performance.now();
   const results = await Promise.all(
     names.map((name) =>
-      host.attempt(["docker", "run", "-d", "--net=weave", `--name=${name}`, IMAGE, "sh", "-c", program], {
+      host.attempt(["docker", "run", "-d", "--net=weave", `--name=${name}`, IMAGE, "sh", "-c", program(name)], {
         env: engine.env,
         timeoutMs: 180_000,
       })
@@ -410,7 +430,11 @@ testAsRoot("fifty containers at once in Docker's network are there when their pr
   const addresses = await Promise.all(names.map((name) => addressOf(engine, name)));
   assert.equal(new Set([first, ...addresses]).size, 51);
   for (const [i, name] of names.entries()) {
-    await waitFor(`${name} to reach the first`, async () => await engine.docker("logs", name) === "reached", 20_000);
+    await waitFor(
+      `${name} to reach the first`,
+      async () => (await engine.docker("logs", name)).endsWith("reached"),
+      20_000,
+    );
     await waitName(host, DNS, `${name}.weave.local`, [addresses[i]!], 10_000, [host]);
   }
   await host.exec(["docker", "rm", "-f", ...names, "first"], { env: engine.env, timeoutMs: 180_000 });
