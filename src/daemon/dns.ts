@@ -411,7 +411,11 @@ export class Dns implements Companion {
       const named = await hostnamesOf(attached);
       if (this.#stopped) return;
       const there = new Set(attached.map(({ id }) => id));
-      const known = this.#doubtful.filter(({ containerId }) => there.has(containerId));
+      const users = new Map(attached.flatMap(({ id, addresses }) => addresses.map(({ address }) => [address, id])));
+      // While nobody looked a container may have got another address, and its former one somebody else.
+      const known = this.#doubtful.filter(({ containerId, data }) =>
+        there.has(containerId) && (typeof data === "string" || (users.get(data) ?? containerId) === containerId)
+      );
       this.#doubtful = [];
       this.#o.run(() => this.#names.addAll([...known, ...named]));
       this.#save();
