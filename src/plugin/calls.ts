@@ -189,7 +189,7 @@ function answer(body: Json): Action {
 }
 
 function unknown(path: string): Refusal {
-  return new Refusal(`${path} is not known here`, 404);
+  return new Refusal(`${show(path)} is not known here`, 404);
 }
 
 // Reading

@@ -117,7 +117,7 @@ export function readCall(env: (name: string) => string | undefined, stdin: strin
   const command = env("CNI_COMMAND") ?? "";
   if (command === "VERSION") return { command };
   if (command !== "ADD" && command !== "DEL" && command !== "CHECK") {
-    throw new CniError(CNI_CODE.environment, `unknown CNI_COMMAND: ${JSON.stringify(command)}`);
+    throw new CniError(CNI_CODE.environment, `unknown CNI_COMMAND: ${show(command)}`);
   }
   const required = ["CNI_CONTAINERID", "CNI_IFNAME", ...command === "DEL" ? [] : ["CNI_NETNS"]];
   const missing = required.filter((name) => (env(name) ?? "") === "");
@@ -126,11 +126,11 @@ export function readCall(env: (name: string) => string | undefined, stdin: strin
   }
   const containerId = env("CNI_CONTAINERID")!;
   if (!/^[a-z0-9][\w.-]*$/i.test(containerId) || containerId.length > MAX_NAME) {
-    throw new CniError(CNI_CODE.environment, `invalid characters in containerID: ${JSON.stringify(containerId)}`);
+    throw new CniError(CNI_CODE.environment, `invalid characters in containerID: ${show(containerId)}`);
   }
   const ifName = env("CNI_IFNAME")!;
   if (ifName.length > MAX_INTERFACE_NAME || ifName === "." || ifName === ".." || !/^[^\s/:]+$/.test(ifName)) {
-    throw new CniError(CNI_CODE.environment, `interface name is invalid: ${JSON.stringify(ifName)}`);
+    throw new CniError(CNI_CODE.environment, `interface name is invalid: ${show(ifName)}`);
   }
   const config = readConfig(stdin);
   if (command === "CHECK" && CNI_VERSIONS.indexOf(config.version) < CNI_VERSIONS.indexOf("0.4.0")) {
@@ -146,7 +146,7 @@ function readConfig(text: string): CniConfig {
   const name = fields["name"];
   if (typeof name !== "string" || name === "") throw wrongConfig("missing network name");
   if (!/^[a-z0-9][\w.-]*$/i.test(name) || name.length > MAX_NAME) {
-    throw wrongConfig(`invalid characters found in network name: ${JSON.stringify(name)}`);
+    throw wrongConfig(`invalid characters found in network name: ${show(name)}`);
   }
   if (fields["isGateway"] === true) throw unsupported("isGateway", "Gateway functionality not supported");
   if (fields["ipMasq"] === true) throw unsupported("ipMasq", "IP Masquerading functionality not supported");
