@@ -76,6 +76,7 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
     checkRange(asked.options.ipam, terminal);
   }
   await checkNames(asked);
+  await refreshCniPlugin(terminal);
   if (values.foreground) return await launchHere(given, words);
   const launchAway = values.container ? launchContainer : launchDetached;
   return await launchAway(given, words, values.json, terminal);
@@ -207,6 +208,17 @@ async function checkNames({ peers, options }: Plan): Promise<void> {
   const { resolveTargets } = await import("../daemon/resolve_targets.ts");
   const { errors } = await resolveTargets(peers, options.port);
   if (errors.length > 0) throw new OperationError(errors.join("\n"));
+}
+
+/** What `setup` installed is to be of this version too. */
+async function refreshCniPlugin(terminal: Terminal): Promise<void> {
+  if (!Deno.build.standalone) return;
+  const { refreshCni } = await import("../daemon/cni_setup.ts");
+  try {
+    await refreshCni({ executable: Deno.execPath(), binDir: Deno.env.get("WEAVE_CNI_PLUGIN_DIR") || undefined });
+  } catch (error) {
+    terminal.warn(`WARNING: the CNI plugin is not of this version: ${(error as Error).message}`);
+  }
 }
 
 /** Somebody else's router, or what is left of one of ours whose record was lost. */

@@ -364,7 +364,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
         void ipam?.handleContainersRunning(ids);
         dns?.handleContainersRunning(ids);
         attaching.handleContainersRunning(ids);
-        plugin?.handleContainersRunning();
+        plugin?.handleContainersRunning(ids);
       },
       started(id) {
         ipam?.handleContainerStarted(id);

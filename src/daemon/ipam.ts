@@ -274,7 +274,7 @@ export class Ipam implements Companion {
 
   /** Who holds an address here: an id, or the address itself as text. */
   holderOf(address: Ipv4): string | undefined {
-    return this.#allocator.held().find(({ cidrs }) => cidrs.some((cidr) => cidr.address === address))?.id;
+    return this.#allocator.holderOf(address);
   }
 
   /** Whoever holds it, as Docker knows that nobody has it any more. */

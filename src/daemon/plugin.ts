@@ -144,9 +144,10 @@ export class DockerPlugin {
   // What happens in Docker
 
   /** It can be asked, from now on or again. */
-  handleContainersRunning(): void {
+  handleContainersRunning(ids: ReadonlySet<string>): void {
     if (this.#asksNothing) return;
     this.#engineAnswers = true;
+    this.#containers.handleRunning(ids);
     void this.#ensureDefaultNetwork();
     void this.#tendAll();
     this.#sweep.begin();

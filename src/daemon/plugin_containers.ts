@@ -84,6 +84,12 @@ export class PluginContainers {
     else this.#named.set(id, left);
   }
 
+  /** These are all that run, and whoever keeps names has been told. */
+  handleRunning(ids: ReadonlySet<string>): void {
+    for (const id of this.#named.keys()) if (!ids.has(id)) this.#named.delete(id);
+    for (const [endpoint, { id }] of this.#starting) if (!ids.has(id)) this.#starting.delete(endpoint);
+  }
+
   /** Whoever keeps names has been told. */
   handleDied(id: string): void {
     this.#named.delete(id);

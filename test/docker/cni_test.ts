@@ -78,6 +78,24 @@ testUnless(
   },
 );
 
+testUnless(needsRoot, "many containers are connected by CNI at once, and the last one leaves nothing", async () => {
+  await using lab = new Lab();
+  const host = await cniHost(lab);
+  await host.weave("launch");
+  const containers = await Promise.all(Array.from({ length: 12 }, (_, i) => host.container(`c${i}`)));
+  const results = await Promise.all(containers.map((container) => add(host, container, { cniVersion: "1.0.0" })));
+  const addresses = results.map(({ ips: [ip] }) => ip.address.replace("/12", ""));
+  assert.equal(new Set(addresses).size, containers.length);
+  assert.equal(new Set(results.map(({ ips: [ip] }) => ip.gateway)).size, 1);
+  for (const address of addresses) assert.ok(await containers[0]!.pings(address));
+  assert.equal((await held(host)).length, containers.length + 1);
+  const ends = await Promise.all(containers.map((container) => del(host, container, { cniVersion: "1.0.0" })));
+  assert.deepEqual(ends.map(({ code, stdout }) => [code, stdout]), containers.map(() => [0, ""]));
+  assert.equal((await held(host)).length, 1);
+  assert.equal(await host.sh("ip -br link | grep -c vethwepl || true"), "0");
+  assert.deepEqual(JSON.parse(await host.sh("cat /run/weave/attachments.json")).data, []);
+});
+
 testUnless(needsRoot, "the CNI plugin speaks every version, checks what it made, and says what is wrong", async () => {
   await using lab = new Lab();
   const host = await cniHost(lab);
