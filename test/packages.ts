@@ -72,9 +72,18 @@ export async function ensureTools(tools: readonly Tool[]): Promise<void> {
   });
 }
 
+const DOCKERD = "usr/sbin/dockerd";
+
 /** The folder of an unpacked Docker engine (`usr/sbin/dockerd`, `bin/busybox`), downloaded once. */
 export function dockerTree(): Promise<string> {
-  return unpackedTree("docker", "usr/sbin/dockerd", DOCKER_PACKAGES);
+  return unpackedTree("docker", DOCKERD, DOCKER_PACKAGES);
+}
+
+/** Such a folder, if there is one: of an earlier download, or `/` where Docker and busybox are installed. */
+export function findDockerTree(): string | undefined {
+  return [join(cacheFolder(), "docker"), "/"].find((tree) =>
+    isThere(join(tree, DOCKERD)) && isThere(join(tree, "bin/busybox"))
+  );
 }
 
 /** The reference plugins of CNI (`usr/lib/cni/portmap`), downloaded once; undefined where they are not to be had. */

@@ -38,8 +38,8 @@ tar -C /run/image -c . | docker import - ${IMAGE}
 `;
 
 /** The variables with which `docker` and its engine are found, for a host that shall have them. */
-export async function dockerEnvironment(): Promise<Record<string, string>> {
-  const tree = await dockerTree();
+export async function dockerEnvironment(inTree?: string): Promise<Record<string, string>> {
+  const tree = inTree ?? await dockerTree();
   const programs = ["usr/sbin", "usr/bin"].map((folder) => join(tree, folder));
   const libraries = ["usr/lib", "lib"].map((folder) => join(tree, folder, `${Deno.build.arch}-linux-gnu`));
   return { PATH: [...programs, Deno.env.get("PATH")].join(":"), LD_LIBRARY_PATH: libraries.join(":") };
@@ -52,15 +52,17 @@ export class DockerEngine implements AsyncDisposable {
     public daemon: RunningCommand,
   ) {}
 
-  static async start(host: EmulatedHost): Promise<DockerEngine> {
-    const env = await dockerEnvironment();
+  /** @param inTree where its programs are; downloaded unless said otherwise */
+  static async start(host: EmulatedHost, inTree?: string): Promise<DockerEngine> {
+    const tree = inTree ?? await dockerTree();
+    const env = await dockerEnvironment(tree);
     const unified = /^\S+ \/sys\/fs\/cgroup cgroup2 /m.test(await Deno.readTextFile("/proc/self/mounts"));
     await host.sh(unified ? MOUNT_CGROUP2 : MOUNT_CGROUP1);
     await host.sh("mkdir -p /var/lib/docker && mount -t tmpfs tmpfs /var/lib/docker");
     const engine = new DockerEngine(host, env, startDaemon(host, env));
     try {
       await engine.#untilReady();
-      await host.exec(["sh", "-ec", BUILD_IMAGE, await dockerTree(), ...PROGRAMS], { env });
+      await host.exec(["sh", "-ec", BUILD_IMAGE, tree, ...PROGRAMS], { env });
     } catch (error) {
       await engine[Symbol.asyncDispose]();
       throw error;
