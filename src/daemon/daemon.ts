@@ -366,6 +366,11 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
         attaching.handleContainersRunning(ids);
         plugin?.handleContainersRunning(ids);
       },
+      present(ids) {
+        ipam?.handleContainersPresent(ids);
+        dns?.handleContainersRunning(ids);
+        attaching.handleContainersRunning(ids);
+      },
       started(id) {
         ipam?.handleContainerStarted(id);
         attaching.handleContainerStarted(id);

@@ -194,6 +194,13 @@ export class Ipam implements Companion {
     this.#o.run((now) => this.#allocator.handleExisting(addresses.filter(({ id }) => ids.has(id)), now));
   }
 
+  /** All that Docker has and that did not end: the end of another one was missed. */
+  handleContainersPresent(ids: ReadonlySet<string>): void {
+    for (const { id, isContainer } of this.#allocator.held()) {
+      if (isContainer && !ids.has(id)) this.handleContainerDied(id);
+    }
+  }
+
   /** A container that only its namespace names is no more. */
   handleGone(id: string): void {
     this.#o.run((now) => this.#allocator.freeAll(id, now));

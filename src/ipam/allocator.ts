@@ -248,8 +248,8 @@ export class Allocator implements GossipChannel {
   }
 
   /** Everything that is held here. */
-  held(): readonly { readonly id: string; readonly cidrs: readonly Cidr[] }[] {
-    return [...this.#territory.holdings.entries()].map(([id, { cidrs }]) => ({ id, cidrs }));
+  held(): readonly { readonly id: string; readonly isContainer: boolean; readonly cidrs: readonly Cidr[] }[] {
+    return [...this.#territory.holdings.entries()].map(([id, holding]) => ({ id, ...holding }));
   }
 
   // What happens to containers
