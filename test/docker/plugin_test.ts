@@ -54,6 +54,18 @@ testAsRoot("containers in Docker's network weave reach each other by name, on tw
   for (const name of ["c1", "first"]) assert.ok(await engine2.succeeds("c2", "ping", "-c", "1", "-W", "2", name), name);
   assert.match((await host1.weave("ps")).split("\n")[1]!, new RegExp(`^\\S{12} \\S{17} ${address1}/12$`));
 
+  // A network of their own, which is the same on both hosts because its subnet is.
+  for (const [engine, name] of [[engine1, "d1"], [engine2, "d2"]] as const) {
+    const own = ["--driver=weavemesh", "--ipam-driver=weavemesh", "--subnet=10.40.5.0/24", "own"];
+    await engine.docker("network", "create", ...own);
+    await engine.docker("run", "-d", "--net=own", `--name=${name}`, IMAGE, "sleep", "1000");
+  }
+  const [own1, own2] = [await addressOf(engine1, "d1"), await addressOf(engine2, "d2")];
+  assert.notEqual(own1, own2);
+  assert.ok(await pings(engine1, "d1", own2));
+  assert.ok(!await pings(engine1, "d1", address2), "another subnet");
+  await engine1.docker("rm", "-f", "d1");
+
   // One that cannot start has none.
   const failing = ["--name=c3", "--net=weave", IMAGE, "no-such-program"];
   assert.notEqual((await host1.attempt(["docker", "run", ...failing], { env: engine1.env })).code, 0);
@@ -182,6 +194,15 @@ testAsRoot("Docker gets an answer in time where no address can be had, and says 
     assert.ok(seconds < 25, `${seconds} s`);
     await engine.docker("rm", "-f", "c1");
   }
+  // Who does not wait any more is not waited for.
+  const pool = { PoolID: "weave-10.32.0.0/12-10.32.0.0/12" };
+  await assert.rejects(plugin(host, "weavemesh")("IpamDriver.RequestAddress", pool, 1), /exit status 28/);
+  await waitFor(
+    "it to be given up",
+    async () => await host.weave("report", "-f", "{{len .IPAM.PendingAllocates}}") === "0",
+    2_000,
+    [host],
+  );
   assert.deepEqual(await held(host), []);
   await noLinks(host);
   // Outside of what is agreed on, an address is nobody's business.
@@ -361,7 +382,7 @@ testAsRoot("the drivers answer as plugins of Docker do, whatever they are asked"
   await host.weave("launch", "--plugin-socket=/run/x/other.sock", "--plugin-mesh-socket=");
   assert.deepEqual(await plugin(host, "other", "/run/x")("Plugin.Activate"), { Implements: ["NetworkDriver"] });
   assert.equal(await host.sh("ls /run/docker/plugins"), "");
-  await host.sh(`kill -9 $(pgrep -f 'launch --foreground') $(pgrep -f weave.log)`).catch(() => {});
+  await host.sh(`kill -9 $(sed 's/.*"pid":\\([0-9]*\\).*/\\1/' /run/weave/supervisor.json /run/weave/router.json)`);
   await host.weave("reset");
   assert.equal(await host.sh("ls /run/x"), "", "nor does a killed one leave its sockets for good");
   await host.weave("launch", "--plugin-v2", "--plugin-v2-multicast");
@@ -482,12 +503,12 @@ type Answer = any;
 
 /** Asks a driver as Docker does. */
 function plugin(host: EmulatedHost, name: string, folder = "/run/docker/plugins") {
-  return async (call: string, body: object | string = {}): Promise<Answer> => {
+  return async (call: string, body: object | string = {}, seconds = 60): Promise<Answer> => {
     const input = typeof body === "string" ? body : JSON.stringify(body);
     const url = [
       "-s",
       "-m",
-      "60",
+      String(seconds),
       "--unix-socket",
       `${folder}/${name}.sock`,
       "--data-binary",
