@@ -24,7 +24,7 @@ export interface AttacherOptions {
 }
 
 /** Containers that wait for an address that another one gives back, after half a minute say, are not given up before. */
-const ATTACH_MS = 60_000;
+const ATTACH_MS = 45_000;
 /** Of those that run when the router starts. */
 const FIRST_RETRY_MS = 2_000;
 const LAST_RETRY_MS = 60_000;
