@@ -12,9 +12,11 @@ import { HttpServer } from "../api/http_server.ts";
 import { listen } from "../api/listen.ts";
 import type { DriverSocket, PluginOptions } from "../config/plugin_options.ts";
 import { findBridge } from "../host/bridge.ts";
+import { ContainerNetns } from "../host/container_link.ts";
 import { createEndpointLink, removeEndpointLink } from "../host/endpoint_link.ts";
 import { dockerIsThere } from "../host/docker.ts";
 import type { Links } from "../host/links.ts";
+import { isOwnNetns, statNetns } from "../host/netns.ts";
 import { removeIfThere } from "../host/store.ts";
 import { OperationError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, formatIpv4, type Ipv4 } from "../lib/ip.ts";
@@ -27,6 +29,7 @@ import {
   endpointAnswer,
   endpointLinks,
   joinAnswer,
+  MULTICAST,
   MULTICAST_OPTION,
   type Pool,
   readMulticast,
@@ -82,6 +85,8 @@ export class DockerPlugin {
   readonly #sweep: PluginSweep;
   readonly #foreign = new Set<string>();
   readonly #servers: { readonly server: HttpServer; readonly path: string }[] = [];
+  /** Endpoints that have the route for multicast, and the namespaces of their containers. */
+  readonly #multicast = new Map<string, string>();
   #ensuring = Promise.resolve();
   #engineAnswers = false;
   #stopped = false;
@@ -156,6 +161,7 @@ export class DockerPlugin {
   /** It cannot be asked any more. While it starts it waits for us, so there is no sense in waiting for it. */
   handleEngineGone(): void {
     this.#engineAnswers = false;
+    this.#multicast.clear();
   }
 
   handleContainerStarted(id: string): void {
@@ -296,14 +302,18 @@ export class DockerPlugin {
       case "deleteEndpoint":
         removeEndpointLink(links, endpointLinks(action.id).host);
         this.#containers.handleEndpointGone(action.id);
+        this.#multicast.delete(action.id);
         return {};
       case "join": {
-        const { network, endpoint } = action;
+        const { network, endpoint, sandbox } = action;
         const named = this.#engineAnswers ? this.#containers.nameStarting(network, endpoint, NAME_MS) : undefined;
-        const answer = joinAnswer(endpoint, await this.#hasMulticast(network));
+        const multicast = await this.#hasMulticast(network) && this.#takeMulticast(endpoint, sandbox);
         await named;
-        return answer;
+        return joinAnswer(endpoint, multicast);
       }
+      case "leave":
+        this.#multicast.delete(action.endpoint);
+        return {};
       case "requestAddress":
         return addressAnswer(await this.#giveAddress(action.pool, action.address, signal), action.pool);
       case "releaseAddress":
@@ -322,6 +332,14 @@ export class DockerPlugin {
       this.#o.log.warn("nobody knows whether a network of Docker has multicast", { reason: (error as Error).message });
       return false;
     }
+  }
+
+  /** Docker would refuse a container a second route for it: the first network that has multicast keeps it. */
+  #takeMulticast(endpoint: string, sandbox: string | undefined): boolean {
+    const taken = [...this.#multicast].some(([other, where]) => where === sandbox && other !== endpoint);
+    if (sandbox === undefined || taken || hasMulticastRoute(sandbox)) return sandbox === undefined;
+    this.#multicast.set(endpoint, sandbox);
+    return true;
   }
 
   async #giveAddress(pool: Pool, wanted: Ipv4 | undefined, gone: AbortSignal): Promise<Ipv4> {
@@ -364,6 +382,18 @@ export class DockerPlugin {
     }
     if (holder !== undefined && holder !== formatIpv4(cidr.address)) await ipam!.release(cidr.address);
     await ipam?.claimUnnamed(cidr, signal);
+  }
+}
+
+/** From an earlier start of ours: a container that is being started has no namespace yet. */
+function hasMulticastRoute(sandbox: string): boolean {
+  try {
+    const netns = statNetns(sandbox);
+    if (netns === undefined || isOwnNetns(netns)) return false;
+    using container = new ContainerNetns(netns);
+    return container.links.routes().some(({ destination }) => formatCidr(destination) === MULTICAST);
+  } catch {
+    return false; // Docker will say what is wrong with it
   }
 }
 

@@ -39,7 +39,7 @@ export interface Pool {
 
 export type Action =
   | { readonly do: "answer"; readonly body: Json }
-  /** Then `{}`. `unknown` are options that were given and mean nothing to us. */
+  /** `unknown` are options that were given and mean nothing to us. */
   | {
     readonly do: "createNetwork";
     readonly id: string;
@@ -50,8 +50,10 @@ export type Action =
   /** Then `endpointAnswer`. */
   | { readonly do: "createEndpoint"; readonly id: string; readonly mac: Mac | undefined }
   | { readonly do: "deleteEndpoint"; readonly id: string }
-  /** Then `joinAnswer`. */
-  | { readonly do: "join"; readonly network: string; readonly endpoint: string }
+  /** Then `joinAnswer`. The sandbox is the path of the container's network namespace, as far as it is known. */
+  | { readonly do: "join"; readonly network: string; readonly endpoint: string; readonly sandbox: string | undefined }
+  /** Its interface is back; it goes with the endpoint. Then `{}`, as for all that have no answer of their own. */
+  | { readonly do: "leave"; readonly endpoint: string }
   /** An address of the pool: this one, or any. Then `addressAnswer`. */
   | { readonly do: "requestAddress"; readonly pool: Pool; readonly address: Ipv4 | undefined }
   | { readonly do: "releaseAddress"; readonly address: Ipv4 };
@@ -67,6 +69,9 @@ export interface Facts {
   /** Where no subnet is named; undefined: nobody allocates addresses here. */
   readonly defaultSubnet: Cidr | undefined;
 }
+
+/** Where the route of a network with multicast leads to. */
+export const MULTICAST = "224.0.0.0/4";
 
 /** Whether multicast is for the overlay, in a network of Docker. */
 export const MULTICAST_OPTION = "works.weave.multicast";
@@ -110,9 +115,15 @@ function decideNetwork(method: string, fields: Fields, role: Role): Action {
     case "EndpointOperInfo":
       return answer({ Value: {} });
     case "Join":
-      return { do: "join", network: readId(fields, "NetworkID"), endpoint: readId(fields, "EndpointID") };
+      return {
+        do: "join",
+        network: readId(fields, "NetworkID"),
+        endpoint: readId(fields, "EndpointID"),
+        sandbox: typeof fields["SandboxKey"] === "string" ? fields["SandboxKey"] : undefined,
+      };
+    case "Leave":
+      return { do: "leave", endpoint: readId(fields, "EndpointID") };
     case "FreeNetwork":
-    case "Leave": // Docker has put the interface back; it goes with the endpoint
     case "DiscoverNew":
     case "DiscoverDelete":
     case "ProgramExternalConnectivity":
@@ -166,7 +177,7 @@ export function joinAnswer(endpoint: string, multicast: boolean): Json {
   return {
     InterfaceName: { SrcName: endpointLinks(endpoint).guest, DstPrefix: INTERFACE_PREFIX },
     // Without a next hop.
-    ...multicast ? { StaticRoutes: [{ Destination: "224.0.0.0/4", RouteType: 1 }] } : {},
+    ...multicast ? { StaticRoutes: [{ Destination: MULTICAST, RouteType: 1 }] } : {},
   };
 }
 

@@ -75,9 +75,13 @@ const CASES: readonly { path: string; body?: unknown; role?: Role; want: Action 
   {
     path: "NetworkDriver.Join",
     body: { NetworkID: NETWORK, EndpointID: ENDPOINT, SandboxKey: "/var/run/docker/netns/1", Options: null },
-    want: { do: "join", network: NETWORK, endpoint: ENDPOINT },
+    want: { do: "join", network: NETWORK, endpoint: ENDPOINT, sandbox: "/var/run/docker/netns/1" },
   },
-  { path: "NetworkDriver.Leave", body: { NetworkID: NETWORK, EndpointID: ENDPOINT }, want: answered({}) },
+  {
+    path: "NetworkDriver.Leave",
+    body: { NetworkID: NETWORK, EndpointID: ENDPOINT },
+    want: { do: "leave", endpoint: ENDPOINT },
+  },
   { path: "NetworkDriver.DiscoverNew", body: { DiscoveryType: 1 }, want: answered({}) },
   {
     path: "IpamDriver.GetCapabilities",

@@ -169,8 +169,16 @@ testAsRoot("Docker's networks may have subnets, addresses, names and multicast o
   await waitName(host, DNS, "ca.weave.local", [inOne], 5_000, [host]);
   await waitName(host, DNS, "both.weave.local", []);
 
+  // Of two networks with multicast, the first has it.
+  await network("loud", "--subnet=10.40.4.0/24", "--opt=works.weave.multicast");
+  await engine.docker("network", "connect", "loud", "ca");
+  const routes = () => engine.docker("exec", "ca", "ip", "route");
+  assert.deepEqual((await routes()).match(/^224.*dev \S+/gm), ["224.0.0.0/4 dev ethwe0"]);
+  await engine.docker("restart", "-t", "0", "ca");
+  assert.equal((await routes()).match(/^224/gm)?.length, 1);
+
   await engine.docker("rm", "-f", "ca", "cb", "cc", "cd", "ce", "cf", "cg");
-  for (const name of ["one", "two", "three"]) await engine.docker("network", "rm", name);
+  for (const name of ["one", "two", "three", "loud"]) await engine.docker("network", "rm", name);
   assert.deepEqual(await held(host), []);
   await noLinks(host);
 });
