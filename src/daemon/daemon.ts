@@ -370,6 +370,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
         ipam?.handleContainersPresent(ids);
         dns?.handleContainersRunning(ids);
         attaching.handleContainersRunning(ids);
+        plugin?.handleContainersPresent();
       },
       started(id) {
         ipam?.handleContainerStarted(id);

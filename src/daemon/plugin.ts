@@ -154,8 +154,13 @@ export class DockerPlugin {
     this.#engineAnswers = true;
     this.#containers.handleRunning(ids);
     void this.#ensureDefaultNetwork();
-    void this.#tendAll();
+    void this.#tendAll((id) => this.#containers.handleChanged(id));
     this.#sweep.begin();
+  }
+
+  /** Now and then: some that started may not have been told of. */
+  handleContainersPresent(): void {
+    if (!this.#asksNothing) void this.#tendAll((id) => this.#containers.handlePresent(id));
   }
 
   /** It cannot be asked any more. While it starts it waits for us, so there is no sense in waiting for it. */
@@ -219,12 +224,13 @@ export class DockerPlugin {
     }
   }
 
-  async #tendAll(): Promise<void> {
+  /** @param tend what to do with each container that runs in a network of ours */
+  async #tendAll(tend: (id: string) => void): Promise<void> {
     try {
       for (const { id, networks } of await runningInNetworks()) {
         for (const network of networks) {
           if (await this.#network(network) === undefined) continue;
-          this.#containers.handleChanged(id);
+          tend(id);
           break;
         }
       }

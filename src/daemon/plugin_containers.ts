@@ -36,6 +36,8 @@ export class PluginContainers {
   readonly #named = new Map<string, readonly ContainerName[]>();
   /** Those that were given for an endpoint, before its container ran. */
   readonly #starting = new Map<string, { readonly id: string; readonly names: readonly ContainerName[] }>();
+  /** Those that run and were looked at. */
+  readonly #tended = new Set<string>();
   /** To be looked at. */
   readonly #waiting = new Set<string>();
   readonly #busy = new Set<string>();
@@ -45,6 +47,11 @@ export class PluginContainers {
 
   constructor(o: PluginContainersOptions) {
     this.#o = o;
+  }
+
+  /** It runs, in a network of ours. One whose start was not told is looked at. */
+  handlePresent(id: string): void {
+    if (!this.#tended.has(id)) this.handleChanged(id);
   }
 
   /** It was started, or its networks are others: it is looked at soon. */
@@ -87,12 +94,14 @@ export class PluginContainers {
   /** These are all that run, and whoever keeps names has been told. */
   handleRunning(ids: ReadonlySet<string>): void {
     for (const id of this.#named.keys()) if (!ids.has(id)) this.#named.delete(id);
+    for (const id of this.#tended) if (!ids.has(id)) this.#tended.delete(id);
     for (const [endpoint, { id }] of this.#starting) if (!ids.has(id)) this.#starting.delete(endpoint);
   }
 
   /** Whoever keeps names has been told. */
   handleDied(id: string): void {
     this.#named.delete(id);
+    this.#tended.delete(id);
     this.#waiting.delete(id);
     if (this.#busy.has(id)) this.#ended.add(id);
   }
@@ -125,6 +134,7 @@ export class PluginContainers {
       for (const network of container.networks) if (await isOurs(network.id)) ours.push(network);
       if (ours.length === 0 && !this.#named.has(id)) return;
       if (this.#stopped || this.#ended.has(id)) return;
+      if (ours.length > 0) this.#tended.add(id);
       this.#name({ ...container, networks: ours });
       if (ours.length > 0) await this.#prepare(container.pid);
     } catch (error) {
