@@ -88,8 +88,7 @@ export function rewriteCreate(
       warning = `"${hostname}.${o.dns.domain}" is too long for a hostname: ${MAX_HOSTNAME} characters at most`;
     }
   }
-  // With a search list of a single dot the domain of the container's own name counts.
-  lookUpNames(hostConfig, o.dns, name === "" ? o.dns.domain : ".");
+  lookUpNames(hostConfig, o.dns, name === "" ? o.dns.domain : domainOf(body));
   return { warning };
 }
 
@@ -162,6 +161,12 @@ function lookUpNames(hostConfig: JsonObject, dns: NameServer, search: string): v
   const servers = (getTexts(hostConfig, "Dns") ?? []).filter((server) => server !== dns.address);
   set(hostConfig, "Dns", [...servers, dns.address]);
   if ((getTexts(hostConfig, "DnsSearch") ?? []).length === 0) set(hostConfig, "DnsSearch", [search]);
+}
+
+/** That of the container's own name: what resolvers take where they know that name whole. A dot where it has none: no list at all. */
+function domainOf(body: JsonObject): string {
+  const [, domain] = /^[^.]+\.(.+)$/.exec(getText(body, "Hostname")) ?? [];
+  return getText(body, "Domainname") || (domain ?? ".");
 }
 
 function labelled(body: JsonObject, label: string | undefined): string {

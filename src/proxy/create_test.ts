@@ -124,7 +124,7 @@ const NAMINGS: readonly Naming[] = [
   {
     what: "one with a name",
     name: "foo",
-    gets: { Hostname: "foo", Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["."] },
+    gets: { Hostname: "foo", Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["weave.local"] },
   },
   { what: "one without a name", gets: { ...DNS_GIVEN, DnsSearch: ["weave.local"] } },
   {
@@ -136,7 +136,7 @@ const NAMINGS: readonly Naming[] = [
     what: "one with both",
     name: "foo",
     request: { Hostname: "x.sub.weave.local" },
-    gets: { Hostname: "x.sub.weave.local", ...DNS_GIVEN, DnsSearch: ["."] },
+    gets: { Hostname: "x.sub.weave.local", ...DNS_GIVEN, DnsSearch: ["sub.weave.local"] },
   },
   {
     what: "one with servers and domains of its own",
@@ -147,7 +147,7 @@ const NAMINGS: readonly Naming[] = [
   {
     what: "a name that just fits",
     name: LONG.slice(1),
-    gets: { Hostname: LONG.slice(1), Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["."] },
+    gets: { Hostname: LONG.slice(1), Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["weave.local"] },
   },
   { what: "a name that does not fit", name: LONG, gets: { ...DNS_GIVEN, DnsSearch: ["."] } },
   {
@@ -155,13 +155,13 @@ const NAMINGS: readonly Naming[] = [
     name: "foo",
     request: { Labels: { "my.label": "bar" } },
     hostname: new HostnameRule({ label: "my.label", match: "^b(.*)", replacement: "c$1" }),
-    gets: { Hostname: "car", Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["."] },
+    gets: { Hostname: "car", Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["weave.local"] },
   },
   {
     what: "a label that is not there",
     name: "foo",
     hostname: new HostnameRule({ label: "my.label", match: "(.*)", replacement: "$1" }),
-    gets: { Hostname: "foo", Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["."] },
+    gets: { Hostname: "foo", Domainname: "weave.local", ...DNS_GIVEN, DnsSearch: ["weave.local"] },
   },
 ];
 
