@@ -20,7 +20,7 @@ cd "$1"
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem
 for name in server client; do
   openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name-key.pem -out $name.csr
-  printf "subjectAltName=DNS:localhost,IP:127.0.0.1\\nextendedKeyUsage=\${name}Auth" > $name.ext
+  printf "subjectAltName=DNS:localhost,IP:127.0.0.1\\nextendedKeyUsage=clientAuth,serverAuth" > $name.ext
   openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile $name.ext -out $name.pem
 done
 `;
