@@ -9,7 +9,7 @@
  */
 
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { type Architecture, ARCHITECTURES, findRuntimeBase, type RuntimeBase } from "./runtime_base.ts";
 
 const PROJECT = dirname(import.meta.dirname!);
@@ -24,6 +24,26 @@ const WORKERS = ["src/daemon/packet_thread.ts"];
 
 /** What the program consists of; tests beside the sources stay out. */
 const SOURCES = ["main.ts", "src", "ffi"];
+
+/** The program that waits in containers, from this source to that file of the executable. */
+const HELPER = { source: "helper/w.c", output: "helper/w" };
+
+/** Without any library, and the same wherever the same compiler makes it. */
+const HELPER_FLAGS = [
+  "-std=gnu11",
+  "-Os",
+  "-static",
+  "-nostdlib",
+  "-ffreestanding",
+  "-fno-stack-protector",
+  "-fno-asynchronous-unwind-tables",
+  "-fno-tree-loop-distribute-patterns",
+  "-fno-pie",
+  "-no-pie",
+  "-Wl,--build-id=none",
+  "-Wl,-z,noexecstack",
+  "-s",
+];
 
 /** What of an npm package can run. */
 const PACKAGE_CODE = /\.(js|cjs|mjs|json|wasm)$/;
@@ -44,7 +64,7 @@ export interface CompileOptions {
   /** The folder for the executables `weave-<architecture>` and, for this machine, `weave`. */
   readonly output: string;
   readonly project?: string;
-  /** Gets one line for each executable: which base it stands on. */
+  /** Gets one line for each executable: which base it stands on; another for one that has to do without something. */
   readonly say: (line: string) => void;
 }
 
@@ -60,7 +80,8 @@ export async function compile(options: CompileOptions): Promise<string[]> {
   const folder = await Deno.makeTempDir({ prefix: "weave-build-" });
   try {
     const stage = join(folder, "weave");
-    await stageSources(options.project ?? PROJECT, stage);
+    const project = options.project ?? PROJECT;
+    await stageSources(project, stage);
     for (const path of walkFiles(packages)) if (STAGE_MARKER.test(path)) await Deno.remove(path);
     // The system's certificates count too: a registry may be reached through a proxy that has its own.
     const environment = { DENO_DIR: packages, DENO_TLS_CA_STORE: "system,mozilla" };
@@ -74,8 +95,16 @@ export async function compile(options: CompileOptions): Promise<string[]> {
       const executable = join(options.output, `weave-${architecture.name}`);
       // The name it is compiled under goes in as well, so it is one name.
       const output = join(folder, "out", "weave");
-      await link({ architecture, base, stage, output, excluded, environment });
+      const missing = await compileHelper(architecture, join(project, HELPER.source), join(stage, HELPER.output));
+      const included = missing === undefined ? [...WORKERS, HELPER.output] : WORKERS;
+      await link({ architecture, base, stage, output, included, excluded, environment });
       options.say(`${architecture.name}: runtime base from ${base.source}`);
+      if (missing !== undefined) {
+        options.say(
+          `${architecture.name}: without the program that lets containers wait for their network (${missing}): ` +
+            "started through the Docker proxy, they may run before they are in it",
+        );
+      }
       await replaceFile(output, executable);
       if (architecture.name === Deno.build.arch) await replaceFile(executable, join(options.output, "weave"));
       executables.push(executable);
@@ -110,18 +139,49 @@ async function copyProgram(from: string, to: string): Promise<void> {
   }
 }
 
+/** Why there is no helper in the end; undefined: there is one. */
+async function compileHelper(
+  architecture: Architecture,
+  source: string,
+  output: string,
+): Promise<string | undefined> {
+  await Deno.remove(output).catch(() => {}); // the other machine's
+  await Deno.mkdir(dirname(output), { recursive: true });
+  for (const compiler of compilersFor(architecture)) {
+    // Under one name, wherever the sources are.
+    const args = [...HELPER_FLAGS, "-o", output, basename(source)];
+    try {
+      const { success, stderr } = await new Deno.Command(compiler, { args, cwd: dirname(source) }).output();
+      if (!success) return `${compiler}: ${new TextDecoder().decode(stderr).trim()}`;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) continue;
+      throw error;
+    }
+    await Deno.utime(output, FILE_TIME, FILE_TIME);
+    return undefined;
+  }
+  return `no ${compilersFor(architecture).join(" or ")} here`;
+}
+
+function compilersFor({ name }: Architecture): string[] {
+  return [`${name}-linux-gnu-gcc`, ...name === Deno.build.arch ? ["gcc", "cc"] : []];
+}
+
 interface LinkOptions {
   readonly architecture: Architecture;
   readonly base: RuntimeBase;
   readonly stage: string;
   readonly output: string;
+  readonly included: readonly string[];
   readonly excluded: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
 }
 
-async function link({ architecture, base, stage, output, excluded, environment }: LinkOptions): Promise<void> {
+async function link(
+  { architecture, base, stage, output, included, excluded, environment }: LinkOptions,
+): Promise<void> {
   const args = ["compile", "--quiet", "--no-check", "--frozen", ...RUN_ARGUMENTS, "--target", architecture.target];
-  for (const worker of WORKERS) args.push("--include", worker);
+  for (const path of included) args.push("--include", path);
   for (const path of excluded) args.push("--exclude", path);
   args.push("--output", output, "main.ts");
   try {

@@ -28,15 +28,17 @@ const ROOMS: Readonly<Record<string, Room>> = {
   "src/ipam": { uses: ["src/wire"], typesOf: ["src/mesh"], why: "a pure core" },
   "src/dns": { uses: ["src/wire"], typesOf: ["src/mesh"], why: "a pure core" },
   "src/service": { uses: ["src/wire"], typesOf: ["src/mesh", "src/ipam", "src/dns"], why: "a pure core" },
+  "src/plugin": { uses: [], why: "a pure core: what Docker and container runtimes ask of us" },
+  "src/proxy": { uses: [], why: "a pure core: what calls of Docker's API become" },
   "src/host": {
     uses: ["ffi", "src/wire"],
     typesOf: ["src/service"],
     why: "shells touch the machine and decide nothing",
   },
-  "src/config": { uses: [], why: "options are facts, for everybody to read" },
+  "src/config": { uses: ["src/proxy"], why: "options are facts, for everybody to read" },
   "src/daemon": { uses: EVERYTHING, why: "the composition root knows every core and every shell" },
   "src/api": { uses: [], typesOf: ["src/daemon"], why: "serves what the daemon hands it" },
-  "src/cli": { uses: ["src/api", "src/config", "src/daemon"], why: "the command line drives the rest" },
+  "src/cli": { uses: ["src/api", "src/config", "src/daemon", "src/plugin"], why: "the command line drives the rest" },
   "src/console": { uses: [], typesOf: ["src/api"], why: "a client of the API like any other" },
 };
 
@@ -52,7 +54,16 @@ const PACKAGE_HOMES: Readonly<Record<string, string>> = {
 const TEST_PACKAGES = ["fast-check"];
 
 /** Folders whose code gets time, randomness and input as arguments, so that a test or the simulator is its whole world. */
-const PURE = ["src/wire/", "src/mesh/", "src/overlay/", "src/ipam/", "src/dns/", "src/service/"];
+const PURE = [
+  "src/wire/",
+  "src/mesh/",
+  "src/overlay/",
+  "src/ipam/",
+  "src/dns/",
+  "src/service/",
+  "src/plugin/",
+  "src/proxy/",
+];
 
 const IMPURE =
   /\b(Date\.now|new Date\(\)|performance\.now|setTimeout|setInterval|Math\.random|Deno\.\w+|await|fetch)\b/;

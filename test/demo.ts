@@ -1,17 +1,19 @@
 /**
  * `deno task demo`: three emulated hosts in a line, of which the first and the last cannot reach each other; weave joins their
- * containers, and then two sites behind them that use the same addresses. It tells each step, and leaves nothing behind.
+ * containers, those of Docker where an engine is there, and then two sites behind them that use the same addresses. It tells each
+ * step, and leaves nothing behind.
  */
 
 import { dirname, join } from "node:path";
 import { compile, NoRuntimeBaseError } from "../dist/compile.ts";
 import { ARCHITECTURES } from "../dist/runtime_base.ts";
+import { DockerEngine, dockerEnvironment, IMAGE } from "./docker/engine.ts";
 import type { RunningCommand } from "./netns/command.ts";
 import { weaveFromSources } from "./netns/executable.ts";
 import type { Container, EmulatedHost } from "./netns/host.ts";
 import { Lab } from "./netns/lab.ts";
 import { waitFor } from "./netns/wait.ts";
-import { DEMO_TOOLS, ensureTools } from "./packages.ts";
+import { DEMO_TOOLS, ensureTools, findDockerTree } from "./packages.ts";
 
 const NETWORK_PORT = "4000";
 const SERVICE_PORT = "5432";
@@ -21,11 +23,12 @@ async function main(): Promise<void> {
   await ensureTools(DEMO_TOOLS);
   const weave = await buildWeave();
   const started = performance.now();
-  await using lab = new Lab({ weave });
+  const tree = findDockerTree();
+  await using lab = new Lab(tree === undefined ? { weave } : { weave, env: await dockerEnvironment(tree) });
   const closeOnInterrupt = () => void lab[Symbol.asyncDispose]().finally(() => Deno.exit(130));
   Deno.addSignalListener("SIGINT", closeOnInterrupt);
   try {
-    await show(lab);
+    await show(lab, tree);
   } finally {
     Deno.removeSignalListener("SIGINT", closeOnInterrupt);
   }
@@ -36,7 +39,7 @@ async function main(): Promise<void> {
   );
 }
 
-async function show(lab: Lab): Promise<void> {
+async function show(lab: Lab, tree: string | undefined): Promise<void> {
   say("Three hosts in a line. Each is a set of namespaces on this machine: host1 --- host2 --- host3");
   const [host1, host2, host3] = [await lab.host("host1"), await lab.host("host2"), await lab.host("host3")];
   await lab.link(host1, host2, ["198.51.100.1", "198.51.100.2"]);
@@ -50,6 +53,8 @@ async function show(lab: Lab): Promise<void> {
   const tried = await host1.attempt(["nc", "-z", "-w", "1", host3.address(), NETWORK_PORT]);
   if (tried.code === 0) throw new Error("host1 reaches host3 already, so there is nothing to show");
   tell(`host1$ nc ${host3.address()} ${NETWORK_PORT}   -> no answer`);
+
+  await using engine = tree === undefined ? undefined : await startEngine(host1, tree);
 
   say("A router on each. host1 and host3 are told of host2; nobody is told of more.");
   await weave(host2, "launch");
@@ -81,6 +86,10 @@ async function show(lab: Lab): Promise<void> {
   tell(`nameserver ${exposed}`);
   await host1.sh(`mkdir -p /etc/netns/c1; echo nameserver ${exposed} > /etc/netns/c1/resolv.conf`);
   await sendLine(one, three, address, "Hello from c1, which knows no address", "c3");
+
+  await showRuntime(host1, three);
+  if (engine !== undefined) await showDocker(engine, three);
+  else say("There is no Docker engine on this machine to show how its containers are joined.");
 
   say("What host2 says about its connections:");
   await weave(host2, "status", "connections");
@@ -143,6 +152,80 @@ async function sendToService(
   );
   await waitFor(`"${line}" at ${to.name}`, () => arriving.stdout.includes(line), 5_000);
   tell(`${to.name} received: ${arriving.stdout.trim()}`);
+}
+
+async function startEngine(host: EmulatedHost, tree: string): Promise<DockerEngine | undefined> {
+  say(`There is a Docker engine on this machine: one of its own runs on ${host.name}, with an image of busybox.`);
+  try {
+    return await DockerEngine.start(host, tree);
+  } catch (error) {
+    tell(`It does not start: ${(error as Error).message.split("\n")[0]}`);
+    return undefined;
+  }
+}
+
+/** What a container runtime does that uses CNI. */
+async function showRuntime(host: EmulatedHost, other: Container): Promise<void> {
+  say(`Container runtimes call plugins (CNI) for the network of a container. On ${host.name} weave is one of them.`);
+  const { code, stderr } = await host.attemptWeave("setup");
+  tell(`${host.name}$ weave setup`);
+  // Only the executable can be called by another name.
+  if (code !== 0) return tell(stderr.trim());
+  const container = await host.container("c4");
+  const env = {
+    CNI_COMMAND: "ADD",
+    CNI_CONTAINERID: "c4",
+    CNI_NETNS: "/run/netns/c4",
+    CNI_IFNAME: "eth0",
+    CNI_PATH: "/opt/cni/bin",
+  };
+  tell(`${host.name}$ CNI_COMMAND=ADD CNI_NETNS=${env.CNI_NETNS} … /opt/cni/bin/weave-net < weave.conf`);
+  const input = JSON.stringify({ cniVersion: "1.0.0", name: "weave", type: "weave-net" });
+  const { stdout } = await host.exec(["/opt/cni/bin/weave-net"], { env, input });
+  const address: string = JSON.parse(stdout).ips[0].address;
+  tell(address);
+  await ping(other, address.replace(/\/.*/, ""), container.name);
+}
+
+/** A container of Docker's in each way. */
+async function showDocker(engine: DockerEngine, other: Container): Promise<void> {
+  const { host } = engine;
+  const busybox = [IMAGE, "sleep", "1000"];
+  say("Docker: weave run starts a container whose process begins when its network is there.");
+  const id = await weave(host, "run", "--name", "d1", ...busybox);
+  await ping(other, await addressOf(host, id), "d1");
+
+  say("The docker command itself, when it talks to the router's proxy.");
+  const proxy = await weave(host, "config");
+  tell(`${host.name}$ docker ${proxy} run -d --name d2 ${busybox.join(" ")}`);
+  await ping(other, await addressOf(host, await engine.docker(proxy, "run", "-d", "--name", "d2", ...busybox)), "d2");
+
+  say("Docker without the proxy: the router is a network of Docker's, named weave.");
+  tell(`${host.name}$ docker run -d --net=weave --name d3 ${busybox.join(" ")}`);
+  await ping(
+    other,
+    await addressOf(host, await engine.docker("run", "-d", "--net=weave", "--name", "d3", ...busybox)),
+    "d3",
+  );
+}
+
+async function addressOf(host: EmulatedHost, id: string): Promise<string> {
+  const line = await host.weave("ps", id);
+  const address = /(\d+\.\d+\.\d+\.\d+)\/\d+$/.exec(line)?.[1];
+  if (address === undefined) throw new Error(`Cannot find the address of ${id}: ${line}`);
+  return address;
+}
+
+/** From a container two hosts away. */
+async function ping(from: Container, address: string, name: string): Promise<void> {
+  tell(`${from.name}$ ping ${address}   (${name})`);
+  await waitFor(`an answer of ${name}`, () => answers(from, address), 10_000, [from.host]);
+  tell(`${name} answers`);
+}
+
+/** Without \`ping\`, which not every machine has: who is there refuses a connection at once. */
+async function answers(from: Container, address: string): Promise<boolean> {
+  return /refused/.test((await from.attempt(["nc", "-z", "-v", "-w", "2", address, "9"])).stderr);
 }
 
 async function attach(host: EmulatedHost, name: string): Promise<[Container, address: string]> {

@@ -77,22 +77,70 @@ export async function ensureTools(tools: readonly Tool[]): Promise<void> {
   });
 }
 
-/**
- * The folder of an unpacked Docker engine (`usr/sbin/dockerd`, `bin/busybox`), downloaded once. Nothing outside our cache
- * changes.
- */
-export async function dockerTree(): Promise<string> {
-  const cache = join(Deno.env.get("XDG_CACHE_HOME") || join(homedir(), ".cache"), "weave-build");
-  const tree = join(cache, "docker");
-  if (isThere(join(tree, "usr/sbin/dockerd"))) return tree;
-  console.log(`Unpacking Debian packages into ${tree}: ${DOCKER_PACKAGES.join(", ")}`);
-  const folder = await Deno.makeTempDir({ prefix: "weave-docker-" });
+const DOCKERD = "usr/sbin/dockerd";
+
+/** The folder of an unpacked Docker engine (`usr/sbin/dockerd`, `bin/busybox`), downloaded once. */
+export function dockerTree(): Promise<string> {
+  return unpackedTree("docker", DOCKERD, DOCKER_PACKAGES);
+}
+
+/** Such a folder, if there is one: of an earlier download, or `/` where Docker and busybox are installed. */
+export function findDockerTree(): string | undefined {
+  return [join(cacheFolder(), "docker"), "/"].find((tree) =>
+    isThere(join(tree, DOCKERD)) && isThere(join(tree, "bin/busybox"))
+  );
+}
+
+/** The reference plugins of CNI (`usr/lib/cni/portmap`), downloaded once; undefined where they are not to be had. */
+export async function cniPlugins(): Promise<string | undefined> {
+  try {
+    return join(
+      await unpackedTree("cni-plugins", "usr/lib/cni/portmap", ["containernetworking-plugins"]),
+      "usr/lib/cni",
+    );
+  } catch {
+    return undefined;
+  }
+}
+
+const CNITOOL = "github.com/containernetworking/cni/cnitool@v1.1.2";
+
+/** A container runtime that does nothing but call CNI plugins, built once; a reason instead where it is not to be had. */
+export async function cniTool(): Promise<{ readonly path: string } | { readonly reason: string }> {
+  const path = join(cacheFolder(), "cnitool");
+  if (isThere(path)) return { path };
+  const go = isThere("go") ? "go" : "/usr/local/go/bin/go";
+  if (!isThere(go)) return { reason: "there is no Go to build cnitool with" };
+  const folder = await Deno.makeTempDir({ prefix: "weave-cnitool-" });
+  try {
+    console.log(`Building ${CNITOOL}`);
+    await run([go, "install", CNITOOL], { env: { GOBIN: folder }, timeoutMs: 300_000 });
+    await Deno.mkdir(cacheFolder(), { recursive: true });
+    await run(["cp", join(folder, "cnitool"), path]);
+    return { path };
+  } catch (error) {
+    return { reason: `cnitool cannot be built: ${(error as Error).message.split("\n", 2).join(" ")}` };
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+function cacheFolder(): string {
+  return join(Deno.env.get("XDG_CACHE_HOME") || join(homedir(), ".cache"), "weave-build");
+}
+
+/** Debian packages, unpacked into our cache and never installed. Nothing outside it changes. */
+async function unpackedTree(name: string, probe: string, packages: readonly string[]): Promise<string> {
+  const tree = join(cacheFolder(), name);
+  if (isThere(join(tree, probe))) return tree;
+  console.log(`Unpacking Debian packages into ${tree}: ${packages.join(", ")}`);
+  const folder = await Deno.makeTempDir({ prefix: "weave-packages-" });
   try {
     await apt(["update", "-qq"]);
     // As root and into a folder that apt's own user cannot write: it would warn about that.
     await run(
       ["sh", "-ec", `cd "$1"; shift; apt-get download -qq -o APT::Sandbox::User=root "$@"`, "sh", folder].concat(
-        DOCKER_PACKAGES,
+        packages,
       ),
       { timeoutMs: 300_000 },
     );
@@ -100,7 +148,7 @@ export async function dockerTree(): Promise<string> {
     for (const entry of Deno.readDirSync(folder)) {
       if (entry.name.endsWith(".deb")) await run(["dpkg-deb", "-x", join(folder, entry.name), unpacked]);
     }
-    await Deno.mkdir(cache, { recursive: true });
+    await Deno.mkdir(cacheFolder(), { recursive: true });
     await run(["cp", "-a", unpacked, tree], { timeoutMs: 60_000 });
   } finally {
     await Deno.remove(folder, { recursive: true });

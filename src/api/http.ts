@@ -7,9 +7,10 @@
 /** Octets of request line and headers; a template for `report` travels in the request line. */
 const MAX_HEAD_OCTETS = 32_768;
 const MAX_HEADERS = 100;
-/** Octets of a body, after and before its chunks are put together. */
+/** Octets of a body, after and before its chunks are put together, where nothing else is said. */
 const MAX_BODY_OCTETS = 65_536;
 const MAX_CHUNK_LINE_OCTETS = 256;
+const FIRST_CHUNK_OCTETS = 16_384;
 
 const CR = 13;
 const LF = 10;
@@ -60,6 +61,8 @@ export class RequestReader {
   #parsed: Head | undefined;
   #body: BodyReader | undefined;
 
+  constructor(readonly maxBodyOctets = MAX_BODY_OCTETS) {}
+
   /** Not to be called again once it has returned a request or a refusal. Octets after the request are ignored. */
   handleOctets(octets: Uint8Array): Progress {
     try {
@@ -78,7 +81,7 @@ export class RequestReader {
       this.#head[this.#headLength++] = octets[used++]!;
       if (!this.#headIsComplete()) continue;
       this.#parsed = parseHead(latin1(this.#head.subarray(0, this.#headLength)));
-      this.#body = bodyReader(this.#parsed.headers);
+      this.#body = bodyReader(this.#parsed.headers, this.maxBodyOctets);
       headIsNew = true;
     }
     const head = this.#parsed;
@@ -136,26 +139,26 @@ interface BodyReader {
   take(octets: Uint8Array): Uint8Array | undefined;
 }
 
-function bodyReader(headers: ReadonlyMap<string, string>): BodyReader {
+function bodyReader(headers: ReadonlyMap<string, string>, limit: number): BodyReader {
   const coding = headers.get("transfer-encoding");
   const length = headers.get("content-length");
-  if (coding === undefined) return new SizedBody(length ?? "0");
+  if (coding === undefined) return new SizedBody(length ?? "0", limit);
   if (length !== undefined) throw new Refusal(400, "Both content-length and transfer-encoding");
   if (coding.toLowerCase() !== "chunked") throw new Refusal(501, "Transfer coding not supported");
-  return new ChunkedBody();
+  return new ChunkedBody(limit);
 }
 
-function tooLarge(): Refusal {
-  return new Refusal(413, `Request body larger than ${MAX_BODY_OCTETS} octets`);
+function tooLarge(limit: number): Refusal {
+  return new Refusal(413, `Request body larger than ${limit} octets`);
 }
 
 class SizedBody implements BodyReader {
   readonly #octets: Uint8Array;
   #have = 0;
 
-  constructor(length: string) {
+  constructor(length: string, limit: number) {
     if (!/^\d{1,15}$/.test(length)) throw new Refusal(400, "Malformed content-length");
-    if (Number(length) > MAX_BODY_OCTETS) throw tooLarge();
+    if (Number(length) > limit) throw tooLarge(limit);
     this.#octets = new Uint8Array(Number(length));
   }
 
@@ -169,12 +172,18 @@ class SizedBody implements BodyReader {
 
 /** Chunks (RFC 9112 §7.1); extensions and trailers are skipped. All of it, not only the content, is held to the limit. */
 class ChunkedBody implements BodyReader {
-  readonly #octets = new Uint8Array(MAX_BODY_OCTETS);
+  readonly #limit: number;
+  /** Grows as chunks come. */
+  #octets = new Uint8Array(FIRST_CHUNK_OCTETS);
   #have = 0;
   #seen = 0;
   #line = "";
   /** Octets of the chunk still to come; -1 while a size line is read, -2 while the line end after a chunk is, -3 in trailers. */
   #left = -1;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
 
   take(octets: Uint8Array): Uint8Array | undefined {
     let at = 0;
@@ -182,9 +191,7 @@ class ChunkedBody implements BodyReader {
       const before = at;
       if (this.#left > 0) {
         const part = octets.subarray(at, at + this.#left);
-        if (this.#have + part.length > MAX_BODY_OCTETS) throw tooLarge();
-        this.#octets.set(part, this.#have);
-        this.#have += part.length;
+        this.#append(part);
         this.#left -= part.length;
         at += part.length;
         if (this.#left === 0) this.#left = -2;
@@ -192,9 +199,21 @@ class ChunkedBody implements BodyReader {
         return this.#octets.subarray(0, this.#have);
       }
       this.#seen += at - before;
-      if (this.#seen > 2 * MAX_BODY_OCTETS) throw tooLarge();
+      if (this.#seen > 2 * this.#limit) throw tooLarge(this.#limit);
     }
     return undefined;
+  }
+
+  #append(part: Uint8Array): void {
+    const length = this.#have + part.length;
+    if (length > this.#limit) throw tooLarge(this.#limit);
+    if (length > this.#octets.length) {
+      const larger = new Uint8Array(Math.min(this.#limit, Math.max(length, 2 * this.#octets.length)));
+      larger.set(this.#octets.subarray(0, this.#have));
+      this.#octets = larger;
+    }
+    this.#octets.set(part, this.#have);
+    this.#have = length;
   }
 
   /** Takes an octet of a line; true at the end of the body. */
@@ -214,7 +233,7 @@ class ChunkedBody implements BodyReader {
     }
     const size = /^([0-9a-fA-F]{1,8})\s*(;.*)?$/.exec(line)?.[1];
     if (size === undefined) throw new Refusal(400, "Malformed chunk");
-    if (parseInt(size, 16) > MAX_BODY_OCTETS) throw tooLarge();
+    if (parseInt(size, 16) > this.#limit) throw tooLarge(this.#limit);
     this.#left = parseInt(size, 16) || -3;
     return false;
   }

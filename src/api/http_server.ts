@@ -37,9 +37,18 @@ export interface HttpLimits {
   readonly answerMs: number;
   /** For the client to close after it. */
   readonly lingerMs: number;
+  /** Of the body of a request; undefined: as for the API. */
+  readonly bodyOctets: number | undefined;
 }
 
-const LIMITS: HttpLimits = { connections: 256, patienceMs: 1_000, requestMs: 10_000, answerMs: 10_000, lingerMs: 500 };
+const LIMITS: HttpLimits = {
+  connections: 256,
+  patienceMs: 1_000,
+  requestMs: 10_000,
+  answerMs: 10_000,
+  lingerMs: 500,
+  bodyOctets: undefined,
+};
 /** How long `stop()` waits for answers under way. */
 const STOP_MS = 1_000;
 /** How often to look for room. */
@@ -184,7 +193,7 @@ class Connection {
 
   /** undefined when the client closed before it had said all. */
   async #readRequest(): Promise<HttpRequest | HttpResponse | undefined> {
-    const reader = new RequestReader();
+    const reader = new RequestReader(this.#limits.bodyOctets);
     const buffer = new Uint8Array(READ_OCTETS);
     for (;;) {
       const count = await this.#socket.read(buffer);

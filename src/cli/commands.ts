@@ -39,6 +39,7 @@ export const STOP_OPTIONS = { dbPrefix: DB_PREFIX, ...EVERYWHERE };
 export const RESET_OPTIONS = { force: COMMAND.force, dbPrefix: DB_PREFIX, ...ASKS, ...EVERYWHERE };
 export const LOGS_OPTIONS = { follow: COMMAND.follow, ...PRINTS, ...EVERYWHERE };
 export const QUERY_OPTIONS = { ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const ENV_OPTIONS = { restore: COMMAND.restore, ...ASKS, ...EVERYWHERE };
 export const TELL_OPTIONS = { ...ASKS, ...EVERYWHERE };
 export const CONNECT_OPTIONS = { replace: COMMAND.replace, ...ASKS, ...EVERYWHERE };
 export const REPORT_OPTIONS = { format: COMMAND.format, ...PRINTS, ...ASKS, ...EVERYWHERE };
@@ -74,6 +75,8 @@ export const DNS_NAME_OPTIONS = {
   ...EVERYWHERE,
 };
 export const PS_OPTIONS = { ...PRINTS, ...EVERYWHERE };
+export const SETUP_OPTIONS = { remove: COMMAND.remove, ...EVERYWHERE };
+export const SETUP_CNI_OPTIONS = EVERYWHERE;
 export const BRIDGE_TYPE_OPTIONS = { ...PRINTS, ...EVERYWHERE };
 export const DOCKER_BRIDGE_OPTIONS = {
   dockerBridge: DOCKER_BRIDGE,
@@ -358,6 +361,29 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import("./containers.ts")).run,
   }),
   command({
+    name: "start",
+    group: "Containers",
+    summary: "Start a container that is there, in the network",
+    usage: "[ADDRESS…] CONTAINER",
+    details: "Without ADDRESS, routers give one. Prints what docker start prints.",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave start 10.0.0.2/24 web"],
+    load: async () => (await import("./containers.ts")).start,
+  }),
+  command({
+    name: "restart",
+    group: "Containers",
+    summary: "Restart a container; it keeps its addresses",
+    usage: "CONTAINER",
+    options: QUERY_OPTIONS,
+    root: true,
+    completes: "containers",
+    examples: ["sudo weave restart web"],
+    load: async () => (await import("./containers.ts")).restart,
+  }),
+  command({
     name: "attach",
     group: "Containers",
     summary: "Give a running container addresses in the network",
@@ -392,6 +418,26 @@ export const COMMANDS: readonly Command[] = [
     completes: "containers",
     examples: ["sudo weave ps"],
     load: async () => (await import("./containers.ts")).ps,
+  }),
+  command({
+    name: "env",
+    group: "Containers",
+    summary: "Print what makes this shell's docker use the network",
+    usage: "",
+    details: `Containers that are started then are in the network before their process starts.
+WEAVE_CIDR says with which addresses: docker run -e WEAVE_CIDR=10.0.0.1/24 …`,
+    options: ENV_OPTIONS,
+    examples: ['eval "$(weave env)"', 'eval "$(weave env --restore)"'],
+    load: async () => (await import("./docker_env.ts")).env,
+  }),
+  command({
+    name: "config",
+    group: "Containers",
+    summary: "The same for one docker command",
+    usage: "",
+    options: TELL_OPTIONS,
+    examples: ["docker $(weave config) run -ti ubuntu"],
+    load: async () => (await import("./docker_env.ts")).config,
   }),
   command({
     name: "prime",
@@ -492,6 +538,20 @@ IPv6, RECORD is SRV or TXT in words. Names last as long as the container.`,
     load: async () => (await import("./containers.ts")).hide,
   }),
   command({
+    name: "setup",
+    group: "This host",
+    summary: "Install what other programs look for; or a unit for systemd",
+    usage: "[systemd [LAUNCH_ARGUMENT…]]",
+    details: `Alone, what container runtimes look for. With systemd, a unit that runs the
+router from now on and at every boot, with these arguments of launch; --remove
+undoes that. WEAVE_PASSWORD in the environment is kept for it.`,
+    options: SETUP_OPTIONS,
+    root: true,
+    leading: (word) => word === "systemd",
+    examples: ["sudo weave setup", "sudo weave setup systemd host1 192.0.2.7"],
+    load: async () => (await import("./setup.ts")).setup,
+  }),
+  command({
     name: "version",
     group: "Other",
     summary: "Show the version of this program, and of the router that runs",
@@ -527,6 +587,15 @@ IPv6, RECORD is SRV or TXT in words. Names last as long as the container.`,
     },
   }),
   command({
+    name: "setup-cni",
+    summary: "Install what container runtimes look for",
+    usage: "",
+    options: SETUP_CNI_OPTIONS,
+    root: true,
+    examples: ["sudo weave setup-cni"],
+    load: async () => (await import("./setup.ts")).setupCni,
+  }),
+  command({
     name: "bridge-type",
     summary: "Print how frames get from containers to the router",
     usage: "",
@@ -556,13 +625,6 @@ export const REMOVED: readonly string[] = [
 
 /** Of parts that this version does not have: the exit status is what their callers can do with. */
 export const COMMANDS_LATER: Readonly<Record<string, number>> = {
-  // Nothing is to be done, which is a success.
-  "setup": 0,
-  "setup-cni": 0,
-  "env": 1,
-  "config": 1,
-  "start": 1,
-  "restart": 1,
   "attach-bridge": 1,
 };
 

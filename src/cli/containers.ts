@@ -85,6 +85,37 @@ export async function run(input: Input<typeof RUN_OPTIONS>): Promise<number> {
   return 0;
 }
 
+/** Prints what `docker start` prints: the container as it was named. */
+export async function start(input: Input<typeof QUERY_OPTIONS>): Promise<number> {
+  const { addresses, container } = addressesAndContainer(input.words);
+  const operation = await import("../daemon/run.ts");
+  const started = await operation.start({
+    addresses,
+    container,
+    book: await addressBook(input),
+    progress: input.terminal,
+  });
+  printStarted(container, started, input);
+  return 0;
+}
+
+export async function restart(input: Input<typeof QUERY_OPTIONS>): Promise<number> {
+  const [container, more] = input.words;
+  if (container === undefined || more !== undefined) throw new UsageError("");
+  const operation = await import("../daemon/run.ts");
+  const started = await operation.restart({ container, book: await addressBook(input), progress: input.terminal });
+  printStarted(container, started, input);
+  return 0;
+}
+
+function printStarted(
+  container: string,
+  { id, addresses }: { readonly id: string; readonly addresses: readonly Cidr[] },
+  { values, terminal }: Input<typeof QUERY_OPTIONS>,
+): void {
+  terminal.printLine(values.json ? JSON.stringify({ id, addresses: addresses.map(formatCidr) }) : container);
+}
+
 export async function ps({ words, values, terminal }: Input<typeof PS_OPTIONS>): Promise<number> {
   const operation = await import("../daemon/ps.ts");
   const entries = await operation.ps({ containers: words });

@@ -49,7 +49,7 @@ export function commandHelp(command: Command): string {
     lines.push("", `'weave ${name} COMMAND --help' says more about one.`);
   }
   if (usual.length > 0) lines.push("", ...table(usual));
-  if (rare.length > 0) lines.push("", ...wrap(`Rarely needed: ${rare.map(describe).join(", ")}`));
+  if (rare.length > 0) lines.push("", ...wrap(`Rarely needed: ${rare.map(({ flag }) => `--${flag}`).join(", ")}`));
   lines.push("", ...examples.map((example, i) => `${i === 0 ? "Example:" : "        "} ${example}`));
   return lines.join("\n");
 }

@@ -2,8 +2,9 @@
  * `launch`: starts the router of this host.
  *
  *     flags, environment ── checks of the host, names ── is one running? ──────────┬─ detached: under a loop, until it answers
- *                                                        the same version: refused └─ --foreground: in this very process
- *                                                        another: stopped, its flags kept
+ *                                                        the same version: refused ├─ --container: the same, under Docker
+ *                                                        another: stopped, its     └─ --foreground: in this very process
+ *                                                        flags kept
  *
  * A router that the loop starts comes here too, and does none of it again.
  */
@@ -16,6 +17,7 @@ import { VERSION } from "../config/version.ts";
 import {
   findRunning,
   forgetRouter,
+  IN_CONTAINER,
   LOG_FILE,
   recordRouter,
   removeMarker,
@@ -74,7 +76,10 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
     checkRange(asked.options.ipam, await interfacesApart(asked.options), terminal);
   }
   await checkNames(asked);
-  return values.foreground ? await launchHere(given, words) : await launchDetached(given, words, values.json, terminal);
+  await refreshCniPlugin(terminal);
+  if (values.foreground) return await launchHere(given, words);
+  const launchAway = values.container ? launchContainer : launchDetached;
+  return await launchAway(given, words, values.json, terminal);
 }
 
 async function launchHere(given: Given, peers: readonly string[]): Promise<number> {
@@ -97,8 +102,38 @@ async function launchDetached(
     return { plan, started: await startDetached(plan) };
   });
   const name = await untilReady(plan.options, started);
-  started.confirm();
+  await started.confirm();
   if (name !== undefined) terminal.printLine(json ? JSON.stringify({ name }) : name);
+  return 0;
+}
+
+/** Prints the id of the container, as Weave Net does. */
+async function launchContainer(
+  given: Given,
+  peers: readonly string[],
+  json: boolean,
+  terminal: Terminal,
+): Promise<number> {
+  const { clearPlace, findRouterContainer, startRouterContainer } = await import("../daemon/router_container.ts");
+  const { plan, started } = await whileNobodyStarts(async () => {
+    const found = await findRouterContainer();
+    if (found?.foreign === true) await clearPlace(found);
+    const replaces = await findRunning() !== undefined;
+    const plan = await prepare(given, peers);
+    await clearPlace(await findRouterContainer());
+    // What Docker starts again goes on where it was, and so does what takes another's place; a new container does not.
+    if (!replaces) await removeMarker(plan.options.dbPrefix);
+    const { options } = plan;
+    const args = launchArguments(plan.given, plan.peers);
+    return {
+      plan,
+      started: await startRouterContainer({ args, options, restart: !isOn(given, LAUNCH.noRestart.flag) }),
+    };
+  });
+  const name = await untilReady(plan.options, started);
+  await started.confirm();
+  const { id } = started;
+  terminal.printLine(json ? JSON.stringify({ id, ...(name === undefined ? {} : { name }) }) : id);
   return 0;
 }
 
@@ -116,11 +151,21 @@ async function prepare(given: Given, peers: readonly string[]): Promise<Plan> {
   const plan = planStart(given, peers, running);
   if (running === undefined) await refuseStranger(plan.options);
   else {
-    await stopRouter(running);
+    await endRouter(running);
     // Peers that are named now count; the stored ones go on otherwise.
     if (peers.length > 0) await removeMarker(plan.options.dbPrefix);
   }
   return plan;
+}
+
+/** For good: nobody starts it again. */
+async function endRouter(running: Running): Promise<void> {
+  if (running.record.container !== undefined) {
+    const { findRouterContainer, removeRouterContainer } = await import("../daemon/router_container.ts");
+    const found = await findRouterContainer(running.record.container);
+    if (found !== undefined) await removeRouterContainer(found);
+  }
+  await stopRouter(running);
 }
 
 function refuseUnlessReplaced({ record }: Running): void {
@@ -165,6 +210,17 @@ async function checkNames({ peers, options }: Plan): Promise<void> {
   if (errors.length > 0) throw new OperationError(errors.join("\n"));
 }
 
+/** What `setup` installed is to be of this version too. */
+async function refreshCniPlugin(terminal: Terminal): Promise<void> {
+  if (!Deno.build.standalone) return;
+  const { refreshCni } = await import("../daemon/cni_setup.ts");
+  try {
+    await refreshCni({ executable: Deno.execPath(), binDir: Deno.env.get("WEAVE_CNI_PLUGIN_DIR") || undefined });
+  } catch (error) {
+    terminal.warn(`WARNING: the CNI plugin is not of this version: ${(error as Error).message}`);
+  }
+}
+
 /** Somebody else's router, or what is left of one of ours whose record was lost. */
 async function refuseStranger({ httpAddr }: RouterOptions): Promise<void> {
   if (httpAddr === undefined) return;
@@ -186,24 +242,37 @@ async function askStatus(client: ApiClient): Promise<Answer | undefined> {
 
 /** In this process, until it is told to end. */
 async function serve(options: RouterOptions): Promise<number> {
-  const [{ routerLog, runRouter }, { tellServiceManager }] = await Promise.all([
+  const [{ routerLog, runRouter }, { startWatchdog, tellServiceManager }] = await Promise.all([
     import("../daemon/daemon.ts"),
     import("../daemon/service_manager.ts"),
   ]);
   Deno.addSignalListener("SIGTERM", () => tellServiceManager("STOPPING=1"));
+  let watchdog: Disposable | undefined;
+  const onReady = () => {
+    tellServiceManager("READY=1");
+    watchdog = startWatchdog();
+  };
   try {
-    return await runRouter(options, { onReady: () => tellServiceManager("READY=1") });
+    return await runRouter(options, { onReady });
   } catch (error) {
     routerLog(options).error("router failed", { error: (error as Error).message });
     return 1;
   } finally {
+    watchdog?.[Symbol.dispose]();
     await forgetRouter();
   }
 }
 
 function recordOf({ given, peers }: Plan): Omit<RunRecord, "process"> {
   const invocation = journalInvocation();
-  return { version: VERSION, given, peers, ...(invocation === undefined ? {} : { invocation }) };
+  const container = Deno.env.get(IN_CONTAINER);
+  return {
+    version: VERSION,
+    given,
+    peers,
+    ...(invocation === undefined ? {} : { invocation }),
+    ...(container === undefined ? {} : { container }),
+  };
 }
 
 /** Of a service manager that gets our log: systemd.exec(5), JOURNAL_STREAM. */
@@ -219,17 +288,30 @@ function journalInvocation(): string | undefined {
 }
 
 async function startDetached({ given, peers, options }: Plan): Promise<Started> {
-  const flags = new Map([...given].filter(([flag]) => flag !== LAUNCH.noRestart.flag));
   // Whoever started this command is not the router's service manager.
-  const { [PASSWORD.env!]: _, NOTIFY_SOCKET: _notify, ...env } = Deno.env.toObject();
+  const { [PASSWORD.env!]: _, NOTIFY_SOCKET: _notify, WATCHDOG_USEC: _watchdog, ...env } = Deno.env.toObject();
   if (options.password !== undefined) env[PASSWORD.env!] = options.password;
   return await startRouter({
-    command: [...ownCommand(), "launch", "--foreground", ...toArguments(flags), ...peers],
+    command: launchLine(given, peers),
     env,
     logFile: LOG_FILE,
-    restart: given.get(LAUNCH.noRestart.flag)?.at(-1) !== "true",
+    restart: !isOn(given, LAUNCH.noRestart.flag),
     record: { version: VERSION, given, peers },
   });
+}
+
+/** The command line of a router that stays in the foreground; the password is not in it. */
+export function launchLine(given: Given, peers: readonly string[]): string[] {
+  return [...ownCommand(), ...launchArguments(given, peers)];
+}
+
+function launchArguments(given: Given, peers: readonly string[]): string[] {
+  const flags = new Map([...kept(given)].filter(([flag]) => flag !== LAUNCH.noRestart.flag));
+  return ["launch", "--foreground", ...toArguments(flags), ...peers];
+}
+
+function isOn(given: Given, flag: string): boolean {
+  return given.get(flag)?.at(-1) === "true";
 }
 
 /** How this very program is run again: as an executable, or from its sources. */

@@ -1,5 +1,5 @@
 /** `logs`: what the router has written, from its file or from the journal of the service manager that runs it. */
-import { findRunning, LOG_FILE } from "../daemon/process.ts";
+import { findRunning, lastRecord, LOG_FILE } from "../daemon/process.ts";
 import { OperationError } from "../lib/errors.ts";
 import type { Input } from "./command.ts";
 import { type LOGS_OPTIONS, noWords } from "./commands.ts";
@@ -9,7 +9,9 @@ const POLL_MS = 200;
 
 export async function logs({ words, values, terminal }: Input<typeof LOGS_OPTIONS>): Promise<number> {
   noWords(words);
-  const invocation = (await findRunning())?.record.invocation;
+  const record = (await findRunning())?.record ?? await lastRecord();
+  if (record?.container !== undefined) return await containerLog(record.container, values.follow);
+  const invocation = record?.invocation;
   if (invocation !== undefined) return await journal(invocation, values.follow);
   const show = values.json
     ? new JsonLines(terminal)
@@ -22,6 +24,13 @@ export async function logs({ words, values, terminal }: Input<typeof LOGS_OPTION
 async function journal(invocation: string, follow: boolean): Promise<number> {
   const args = ["-o", "cat", ...follow ? ["-f", "-n", "all"] : ["--no-pager"], `_SYSTEMD_INVOCATION_ID=${invocation}`];
   const command = new Deno.Command("journalctl", { args, stdin: "null", stdout: "inherit", stderr: "inherit" });
+  return (await command.output()).code;
+}
+
+async function containerLog(name: string, follow: boolean): Promise<number> {
+  // A result, although the router wrote it to stderr.
+  const args = ["-c", 'exec docker logs "$@" 2>&1', "sh", ...follow ? ["-f"] : [], name];
+  const command = new Deno.Command("sh", { args, stdin: "null", stdout: "inherit", stderr: "inherit" });
   return (await command.output()).code;
 }
 

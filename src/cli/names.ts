@@ -1,6 +1,6 @@
 /** Commands about names. */
 import type { ApiClient } from "../api/client.ts";
-import { OperationError, RouterAbsentError } from "../lib/errors.ts";
+import { RouterAbsentError } from "../lib/errors.ts";
 import { parseEndpoint } from "../lib/ip.ts";
 import type { Input } from "./command.ts";
 import { type DNS_NAME_OPTIONS, noWords, type QUERY_OPTIONS } from "./commands.ts";
@@ -24,7 +24,8 @@ async function changeNames(method: "PUT" | "DELETE", input: Input<typeof DNS_NAM
   const { words, values, given, terminal } = input;
   const [name, another] = values.hostname;
   if (another !== undefined) throw new UsageError("One name expected");
-  const { addresses, container } = addressesAndContainer(words);
+  // Without a name to give, the last word can only be a container: Docker lets one be called like an address.
+  const { addresses, container } = addressesAndContainer(words, { container: method === "PUT" && name === undefined });
   const bare = addresses.length === 0 && values.record.length === 0;
   if (container === undefined && (bare || method === "PUT" && name === undefined)) throw new UsageError("");
   const client = await routerClient(given, terminal);
@@ -52,11 +53,14 @@ async function changeNames(method: "PUT" | "DELETE", input: Input<typeof DNS_NAM
 }
 
 /** Addresses come first; what is left is the container. */
-function addressesAndContainer(words: readonly string[]): { addresses: readonly string[]; container?: string } {
+function addressesAndContainer(
+  words: readonly string[],
+  expected: { readonly container: boolean },
+): { addresses: readonly string[]; container?: string } {
   const isAddress = (word: string) =>
     /^\d+\.\d+\.\d+\.\d+$/.test(word) || /^[0-9a-f]*:[0-9a-f:.]*$/i.test(word) && !/^pid:/.test(word);
   const last = words.at(-1);
-  if (last === undefined || isAddress(last)) {
+  if (last === undefined || isAddress(last) && !expected.container) {
     if (!words.every(isAddress)) throw new UsageError("Addresses come before the container");
     return { addresses: words };
   }
@@ -126,6 +130,6 @@ export async function dnsOf(client: ApiClient | undefined): Promise<DockerDns | 
 
 /** These commands exit with 1 where there is no router. */
 function absent(error: unknown): never {
-  if (error instanceof RouterAbsentError) throw new OperationError(error.message, 1, { cause: error });
+  if (error instanceof RouterAbsentError) throw new RouterAbsentError(1, { cause: error });
   throw error;
 }

@@ -30,9 +30,13 @@ const CASES: readonly Case[] = [
   {
     name: "other spellings",
     args: ["-port", "1", "-iprange=2", "-H", "3"],
-    given: { port: ["1"], "ipalloc-range": ["2"], H: ["3"] },
+    given: { port: ["1"], "ipalloc-range": ["2"], "proxy-listen": ["3"] },
   },
-  { name: "one flag twice, in order", args: ["-H", "a", "--port=1", "-H=b"], given: { H: ["a", "b"], port: ["1"] } },
+  {
+    name: "one flag twice, in order",
+    args: ["-H", "a", "--port=1", "-H=b"],
+    given: { "proxy-listen": ["a", "b"], port: ["1"] },
+  },
   { name: "a value that looks like a flag", args: ["--nickname", "--port"], given: { nickname: ["--port"] } },
   { name: "an empty value", args: ["--http-addr", "", "--host="], given: { "http-addr": [""], host: [""] } },
   { name: "a value with =", args: ["--password=a=b"], given: { password: ["a=b"] } },

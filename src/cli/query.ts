@@ -100,7 +100,7 @@ async function runningVersion(given: Input["given"], terminal: Input["terminal"]
 /** These commands exit with another status than the others where there is no router. */
 function failsWith(exitStatus: number): (error: unknown) => never {
   return (error) => {
-    if (error instanceof RouterAbsentError) throw new OperationError(error.message, exitStatus, { cause: error });
+    if (error instanceof RouterAbsentError) throw new RouterAbsentError(exitStatus, { cause: error });
     throw error;
   };
 }

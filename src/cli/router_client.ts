@@ -28,6 +28,13 @@ export async function whyAbsent(given: Given): Promise<string | undefined> {
     const doing = running.router === undefined ? "restarting" : "starting";
     return `weave is ${doing}. Consult 'weave logs' for further details.`;
   }
+  const container = (await lastRecord())?.container;
+  if (container !== undefined) {
+    const { findRouterContainer } = await import("../daemon/router_container.ts");
+    const state = (await findRouterContainer(container).catch(() => undefined))?.state;
+    if (state === "restarting" || state === "paused") return `${container} container is ${state}.`;
+    if (state !== undefined) return `${container} container is not running.`;
+  }
   const ran = await lastRecord() !== undefined || hasState(readOption(DB_PREFIX, given));
   return ran ? "weave is not running." : undefined;
 }

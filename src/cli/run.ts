@@ -1,6 +1,7 @@
 /** From the arguments of the program to an exit status. */
 import type { Options } from "../config/option.ts";
 import { OperationError, OptionError, RouterAbsentError } from "../lib/errors.ts";
+import { cniProgram } from "./cni_name.ts";
 import { type Command, subcommandWord } from "./command.ts";
 import { commandLater, COMMANDS, COMMANDS_LATER, REMOVED } from "./commands.ts";
 import { commandHelp, overview } from "./help.ts";
@@ -13,6 +14,8 @@ import { ReaderGoneError, TERMINAL, type Terminal } from "./terminal.ts";
 const WRONG_USAGE = 1;
 
 export async function run(args: readonly string[], terminal: Terminal = TERMINAL): Promise<number> {
+  const plugin = cniProgram();
+  if (plugin !== undefined) return await (await import("./cni.ts")).runCni(plugin, terminal);
   const [name, ...rest] = args[0] === "--local" ? args.slice(1) : args;
   if (name === "--help" || name === "-h") return await run(["help"], terminal);
   if (name === "--version") return await run(["version"], terminal);

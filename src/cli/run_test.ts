@@ -34,10 +34,10 @@ for (const { name } of COMMANDS.flatMap((c) => [c, ...c.subcommands ?? []])) {
     assert.deepEqual(await weave("help", ...name.split(" ")), { status, out: "", err });
     assert.equal(status, 0);
     const lines = err.trimEnd().split("\n");
-    assert.ok(lines.length <= 32, `${lines.length} lines`);
+    assert.ok(lines.length <= 36, `${lines.length} lines`);
     const wide = lines.filter((line) => line.length > 80);
     assert.deepEqual(wide, []);
-    assert.match(err, new RegExp(`^Example: (sudo )?weave ${name}\\b`, "m"));
+    assert.match(err, new RegExp(`^Example: .*\\bweave ${name}\\b`, "m"));
     assert.doesNotMatch(err, /not in this version yet|has no effect/);
   });
 }

@@ -117,7 +117,9 @@ export function oneName(words: readonly string[]): string {
 }
 
 function pathOf(name: string): string {
-  if (name === "" || /[\u0000-\u0020/]/.test(name)) throw new OptionError(`Cannot use "${name}" as name of a service`);
+  if (name === "" || [...name].some((sign) => sign <= " " || sign === "/")) {
+    throw new OptionError(`Cannot use "${name}" as name of a service`);
+  }
   return `/service/${encodeURIComponent(name)}`;
 }
 

@@ -1,8 +1,9 @@
 /** `stop` and `reset`. */
-import { resolve } from "node:path";
-import { readOption } from "../config/option.ts";
-import { DB_PREFIX } from "../config/options.ts";
-import { findRunning, lastRecord, LOG_FILE, removeMarker, stopRouter } from "../daemon/process.ts";
+import { basename, resolve } from "node:path";
+import { type Given, readOption } from "../config/option.ts";
+import { DB_PREFIX, ROUTER } from "../config/options.ts";
+import { findRunning, lastRecord, LOG_FILE, removeMarker, type Running, stopRouter } from "../daemon/process.ts";
+import type { RouterContainer } from "../daemon/router_container.ts";
 import type { Input } from "./command.ts";
 import { noWords, type RESET_OPTIONS, type STOP_OPTIONS } from "./commands.ts";
 import { routerClient } from "./router_client.ts";
@@ -11,7 +12,12 @@ export async function stop({ words, given, terminal }: Input<typeof STOP_OPTIONS
   noWords(words);
   const prefix = await statePrefix(given);
   const running = await findRunning();
-  if (running === undefined) terminal.warn("Weave is not running (ignore on Kubernetes).");
+  const container = await liveContainer(running);
+  await removeDockerNetwork(running, terminal);
+  if (container !== undefined) {
+    if (running !== undefined) await sayFarewell(given, terminal);
+    await (await import("../daemon/router_container.ts")).stopRouterContainer(container);
+  } else if (running === undefined) terminal.warn("Weave is not running (ignore on Kubernetes).");
   else {
     if (running.record.invocation !== undefined) {
       terminal.warn(
@@ -32,13 +38,48 @@ export async function reset({ words, given, terminal }: Input<typeof RESET_OPTIO
   noWords(words);
   const prefix = await statePrefix(given);
   const running = await findRunning();
-  if (running !== undefined) {
-    if (await leave(given, terminal)) await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
-    await stopRouter(running);
+  if (running !== undefined && await leave(given, terminal)) {
+    await new Promise((resolve) => setTimeout(resolve, HAND_OVER_MS));
   }
+  const record = await lastRecord();
+  await removeDockerNetwork(running, terminal);
+  await removeContainer();
+  if (running !== undefined) await stopRouter(running);
   const operation = await import("../daemon/reset.ts");
-  await operation.reset({ statePrefix: prefix, files: [LOG_FILE], progress: terminal });
+  const sockets = pluginSockets(record?.given ?? new Map());
+  await operation.reset({ statePrefix: prefix, files: [LOG_FILE, ...sockets], progress: terminal });
   return 0;
+}
+
+/** The router's container, if it has one, while Docker runs it or is about to. */
+async function liveContainer(running: Running | undefined): Promise<RouterContainer | undefined> {
+  if (running !== undefined && running.record.container === undefined) return undefined;
+  const { findRouterContainer } = await import("../daemon/router_container.ts");
+  const found = await findRouterContainer(running?.record.container);
+  const lives = found !== undefined && !found.foreign && ["running", "restarting", "paused"].includes(found.state);
+  return lives ? found : undefined;
+}
+
+async function removeContainer(): Promise<void> {
+  const { findRouterContainer, removeRouterContainer } = await import("../daemon/router_container.ts");
+  // Docker may not answer any more: what is ours outside it goes all the same.
+  const found = await findRouterContainer().catch(() => undefined);
+  if (found?.foreign === false) await removeRouterContainer(found);
+}
+
+/** Docker would wait for its driver. It stays where containers are in it, which are named. */
+async function removeDockerNetwork(running: Running | undefined, terminal: Input["terminal"]): Promise<void> {
+  if (running === undefined || !readOption(ROUTER.plugin, running.record.given)) return;
+  const driver = basename(readOption(ROUTER.pluginMeshSocket, running.record.given), ".sock");
+  const { removeDefaultNetwork } = await import("../daemon/docker_networks.ts");
+  await removeDefaultNetwork(driver, terminal);
+}
+
+/** A router that was killed leaves them. */
+function pluginSockets(given: Given): string[] {
+  return [ROUTER.pluginSocket, ROUTER.pluginMeshSocket].map((option) => readOption(option, given)).filter((path) =>
+    path !== ""
+  );
 }
 
 /** A router that hangs says nothing, and is stopped all the same. */

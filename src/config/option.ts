@@ -102,10 +102,11 @@ export function unusable(flag: string, text: string, why: string): OptionError {
   return new OptionError(`Cannot use "${text}" as ${flag}: ${why}`, flag);
 }
 
-export function toggle(d: Declaration): Option<boolean> {
+/** A switch; off unless its default says otherwise. */
+export function toggle(d: Declaration & { readonly default?: boolean }): Option<boolean> {
   return declare<boolean>(d, {
     value: undefined,
-    default: false,
+    default: d.default ?? false,
     read(texts) {
       const text = texts.at(-1)!;
       const value = parseBoolean(text);

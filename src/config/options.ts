@@ -12,6 +12,8 @@ import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Level } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
 import { type IpamOptions, readIpamOptions } from "./ipam_options.ts";
+import { PLUGIN_MESH_SOCKET, PLUGIN_SOCKET, type PluginOptions, readPluginOptions } from "./plugin_options.ts";
+import { type ProxyOptions, readProxyOptions } from "./proxy_options.ts";
 import { NETWORK, type NetworkOption } from "./service_options.ts";
 import {
   address,
@@ -78,6 +80,10 @@ export interface RouterOptions {
   readonly dnsGraceMs: number;
   /** Absolute, or empty: no other servers. */
   readonly resolvConf: string;
+  /** undefined: there are no drivers for Docker's networks. */
+  readonly plugin: PluginOptions | undefined;
+  /** undefined: there is no Docker API proxy. */
+  readonly proxy: ProxyOptions | undefined;
   /** Networks besides the mesh and the host's own, for services. */
   readonly networks: readonly NetworkOption[];
   readonly logLevel: Level;
@@ -286,6 +292,76 @@ export const ROUTER = {
     kind: "rare",
   }),
   networks: NETWORK,
+  plugin: toggle({ flag: "plugin", default: true, help: "serve networks to Docker; on", kind: "rare" }),
+  proxy: toggle({
+    flag: "proxy",
+    default: true,
+    help: "serve the Docker API and put new containers into the network; on",
+    kind: "rare",
+  }),
+  proxyListen: texts({
+    flag: "proxy-listen",
+    aliases: ["-H"],
+    value: "ENDPOINT",
+    help: "where to: tcp://IP:PORT or unix:///PATH",
+    kind: "rare",
+  }),
+  withoutDns: toggle({ flag: "without-dns", help: "its containers use other DNS servers", kind: "rare" }),
+  noMulticastRoute: toggle({ flag: "no-multicast-route", help: "leave their route for multicast", kind: "rare" }),
+  noRewriteHosts: toggle({ flag: "no-rewrite-hosts", help: "leave their /etc/hosts", kind: "rare" }),
+  noDefaultIpalloc: toggle({
+    flag: "no-default-ipalloc",
+    help: "leave containers alone that do not say WEAVE_CIDR",
+    kind: "rare",
+  }),
+  hostnameFromLabel: text({
+    flag: "hostname-from-label",
+    value: "KEY",
+    default: undefined,
+    help: "the label that names a container; its own name",
+    kind: "rare",
+  }),
+  hostnameMatch: text({
+    flag: "hostname-match",
+    value: "REGEXP",
+    default: "(.*)",
+    help: "of its name, what becomes its hostname",
+    kind: "rare",
+  }),
+  hostnameReplacement: text({
+    flag: "hostname-replacement",
+    value: "TEXT",
+    default: "$1",
+    help: "by what it is replaced",
+    kind: "rare",
+  }),
+  rewriteInspect: toggle({
+    flag: "rewrite-inspect",
+    help: "docker inspect shows addresses in this network",
+    kind: "rare",
+  }),
+  noDetectTls: toggle({ flag: "no-detect-tls", help: "do not look how Docker uses TLS", kind: "rare" }),
+  tls: toggle({ flag: "tls", help: "the proxy speaks TLS", kind: "rare" }),
+  tlsverify: toggle({ flag: "tlsverify", help: "and wants a certificate of its clients", kind: "rare" }),
+  tlscacert: text({ flag: "tlscacert", value: "PATH", default: undefined, help: "signed by this one", kind: "rare" }),
+  tlscert: text({ flag: "tlscert", value: "PATH", default: undefined, help: "its own certificate", kind: "rare" }),
+  tlskey: text({ flag: "tlskey", value: "PATH", default: undefined, help: "and the key to it", kind: "rare" }),
+  pluginSocket: text({
+    flag: "plugin-socket",
+    value: "PATH",
+    default: PLUGIN_SOCKET,
+    help: "of the driver for networks of a cluster; empty: none",
+    kind: "rare",
+  }),
+  pluginMeshSocket: text({
+    flag: "plugin-mesh-socket",
+    value: "PATH",
+    default: PLUGIN_MESH_SOCKET,
+    help: "of the driver for networks of this host, and for addresses; empty: none",
+    kind: "rare",
+  }),
+  pluginV2: toggle({ flag: "plugin-v2", help: "be a plugin that Docker manages", kind: "rare" }),
+  pluginV2Multicast: toggle({ flag: "plugin-v2-multicast", help: "with multicast in its networks", kind: "rare" }),
   logLevel: oneOf<Level>({
     flag: "log-level",
     value: "LEVEL",
@@ -307,6 +383,7 @@ export const ROUTER = {
 /** What `launch` decides itself. */
 export const LAUNCH = {
   noRestart: toggle({ flag: "no-restart", help: "do not start it again when it dies" }),
+  container: toggle({ flag: "container", help: "run it as a container of Docker, named weave" }),
   foreground: toggle({ flag: "foreground", help: "stay, log to stderr; for service managers" }),
   version: toggle({ flag: "version", help: "print the version and do nothing else", kind: "hidden" }),
   printPeerName: toggle({ flag: "print-peer-name", help: "print the peer name and do nothing else", kind: "rare" }),
@@ -314,23 +391,6 @@ export const LAUNCH = {
 
 /** Accepted by `launch` for the parts of Weave Net that this version does not have. */
 export const LATER = {
-  plugin: later("plugin"),
-  proxy: later("proxy"),
-  proxyListen: later("H", "ENDPOINT", ["-H"]),
-  noDetectTls: later("no-detect-tls"),
-  withoutDns: later("without-dns"),
-  noMulticastRoute: later("no-multicast-route"),
-  noRewriteHosts: later("no-rewrite-hosts"),
-  noDefaultIpalloc: later("no-default-ipalloc"),
-  hostnameFromLabel: later("hostname-from-label", "KEY"),
-  hostnameMatch: later("hostname-match", "REGEXP"),
-  hostnameReplacement: later("hostname-replacement", "TEXT"),
-  rewriteInspect: later("rewrite-inspect"),
-  tls: later("tls"),
-  tlsverify: later("tlsverify"),
-  tlscacert: later("tlscacert", "PATH"),
-  tlscert: later("tlscert", "PATH"),
-  tlskey: later("tlskey", "PATH"),
   token: later("token", "TEXT"),
   peerDiscoveryUrl: later("peer-discovery-url", "URL"),
   advertiseAddress: later("advertise-address", "IP"),
@@ -340,10 +400,6 @@ export const LATER = {
   dockerApi: later("docker-api", "ENDPOINT"),
   hostRoot: later("host-root", "PATH"),
   procPath: later("proc-path", "PATH"),
-  pluginSocket: later("plugin-socket", "PATH"),
-  pluginMeshSocket: later("plugin-mesh-socket", "PATH"),
-  pluginV2: later("plugin-v2"),
-  pluginV2Multicast: later("plugin-v2-multicast"),
   expectNpc: later("expect-npc"),
   noMasqLocal: later("no-masq-local"),
   awsvpc: later("awsvpc"),
@@ -369,6 +425,7 @@ export const COMMAND = {
     default: undefined,
     help: "print what this Go template makes of the report",
   }),
+  restore: toggle({ flag: "restore", help: "print what undoes it" }),
   withoutDns: toggle({ flag: "without-dns", help: "register no name" }),
   rewriteHosts: toggle({ flag: "rewrite-hosts", help: "replace its /etc/hosts" }),
   noRewriteHosts: toggle({ flag: "no-rewrite-hosts", help: "leave its /etc/hosts" }),
@@ -378,6 +435,7 @@ export const COMMAND = {
   exposeName: texts({ flag: "hostname", aliases: ["-h"], value: "FQDN", help: "name these addresses" }),
   record: texts({ flag: "record", value: "RECORD", help: 'another record: "SRV 0 5 80 web.weave.local", "TXT hello"' }),
   withoutMasquerade: toggle({ flag: "without-masquerade", help: "keep source addresses of what comes from outside" }),
+  remove: toggle({ flag: "remove", help: "undo it" }),
   force: toggle({ flag: "force", help: "accepted; a router that does not run is reset all the same" }),
 } as const satisfies Options;
 
@@ -399,6 +457,27 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     ipallocDefaultSubnet: defaultSubnet,
     ipallocInit: init,
     ipallocReclaim: reclaimMs,
+    plugin,
+    pluginSocket,
+    pluginMeshSocket,
+    pluginV2,
+    pluginV2Multicast,
+    proxy,
+    proxyListen,
+    withoutDns,
+    noMulticastRoute,
+    noRewriteHosts,
+    noDefaultIpalloc,
+    hostnameFromLabel,
+    hostnameMatch,
+    hostnameReplacement,
+    rewriteInspect,
+    noDetectTls,
+    tls,
+    tlsverify,
+    tlscacert,
+    tlscert,
+    tlskey,
     ...same
   } = readOptions(ROUTER, given);
   if (same.resume && targets.length > 0) {
@@ -411,6 +490,25 @@ export function routerOptions(given: Given, targets: readonly string[], around: 
     dbPrefix: resolve(dbPrefix),
     resolvConf: resolvConf === "" ? "" : resolve(resolvConf),
     ipam: readIpamOptions({ range, defaultSubnet, init, reclaimMs }),
+    plugin: readPluginOptions({ plugin, pluginSocket, pluginMeshSocket, pluginV2, pluginV2Multicast }),
+    proxy: readProxyOptions({
+      proxy,
+      proxyListen,
+      withoutDns,
+      noMulticastRoute,
+      noRewriteHosts,
+      noDefaultIpalloc,
+      hostnameFromLabel,
+      hostnameMatch,
+      hostnameReplacement,
+      rewriteInspect,
+      noDetectTls,
+      tls,
+      tlsverify,
+      tlscacert,
+      tlscert,
+      tlskey,
+    }, around.env),
     discovery: !noDiscovery,
     targets,
     testIdentity: testIdentity(around.env("WEAVE_TEST_IDENTITY")),
@@ -432,14 +530,9 @@ function testIdentity(json: string | undefined): TestIdentity | undefined {
   };
 }
 
-/** Options of later parts that were given and would have done something, as they are written. */
+/** Options of later parts that were given, as they are written; switching off what is not there needs no warning. */
 export function laterGiven(given: Given): string[] {
   return Object.values<Option<undefined>>(LATER)
-    .filter(({ flag }) => given.has(flag) && !asksForNothing(flag, given.get(flag)!.at(-1)!))
+    .filter(({ flag }) => given.has(flag) && given.get(flag)!.at(-1) !== "false")
     .map(({ flag }) => flag.length === 1 ? `-${flag}` : `--${flag}`);
-}
-
-/** Switching off what is not there needs no warning. */
-function asksForNothing(flag: string, value: string): boolean {
-  return value === "false" || ["no-detect-tls", "no-default-ipalloc"].includes(flag);
 }

@@ -9,7 +9,10 @@ const AROUND: Surroundings = { env: () => undefined, hostname: () => "host1" };
 
 Deno.test("routerOptions() has Weave Net's defaults where nothing is given", () => {
   const loopback = (port: number) => ({ transport: "tcp", hostname: "127.0.0.1", port });
-  assert.deepEqual(routerOptions(new Map(), [], AROUND), {
+  const { proxy, plugin, ...rest } = routerOptions(new Map(), [], AROUND);
+  assert.deepEqual([plugin?.driver?.name, plugin?.meshDriver?.name], ["weave", "weavemesh"]);
+  assert.ok(proxy?.rewriteHosts);
+  assert.deepEqual(rest, {
     name: undefined,
     nickname: "host1",
     port: 6783,
@@ -193,15 +196,24 @@ Deno.test("withEnvironment() completes flags, which win", () => {
 });
 
 Deno.test("toArguments() writes what was given", () => {
-  const given: Given = new Map([["port", ["1"]], ["resume", ["true"]], ["nickname", ["a b"]], ["H", ["x", "y"]]]);
-  assert.deepEqual(toArguments(given), ["--port=1", "--resume=true", "--nickname=a b", "--H=x", "--H=y"]);
+  const given: Given = new Map([["port", ["1"]], ["resume", ["true"]], ["nickname", ["a b"]], ["proxy-listen", [
+    "x",
+    "y",
+  ]]]);
+  assert.deepEqual(toArguments(given), [
+    "--port=1",
+    "--resume=true",
+    "--nickname=a b",
+    "--proxy-listen=x",
+    "--proxy-listen=y",
+  ]);
 });
 
 Deno.test("laterGiven() names flags of parts to come, but none that switches them off", () => {
-  const silent: Given = new Map([["no-detect-tls", ["true"]], ["proxy", ["false"]], ["port", ["1"]]]);
+  const silent: Given = new Map([["awsvpc", ["false"]], ["port", ["1"]]]);
   assert.deepEqual(laterGiven(silent), []);
-  const given: Given = new Map([["H", ["x"]], ["plugin", ["true"]], ["proxy", ["true"]]]);
-  assert.deepEqual(laterGiven(given), ["--plugin", "--proxy", "-H"]);
+  const given: Given = new Map([["token", ["x"]], ["awsvpc", ["true"]]]);
+  assert.deepEqual(laterGiven(given), ["--token", "--awsvpc"]);
 });
 
 Deno.test("options of one command have spellings of their own", () => {

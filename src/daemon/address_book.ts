@@ -51,6 +51,12 @@ export function parseAddressToken(text: string): AddressToken | undefined {
   return net ? { kind: "net", subnet: cidr } : { kind: "given", cidr };
 }
 
+/** The reverse of `parseAddressToken`. */
+export function formatAddressToken(token: AddressToken): string {
+  if (token.kind === "given") return formatCidr(token.cidr);
+  return token.kind === "net" ? `net:${formatCidr(token.subnet)}` : "net:default";
+}
+
 /** Refuses a given address that no interface can hold. Linux takes the address of the network itself, as Weave does. */
 export function checkGivenAddress(cidr: Cidr): void {
   const text = formatCidr(cidr);

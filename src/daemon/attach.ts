@@ -1,9 +1,10 @@
 /**
  * `attach` and `detach`: plugs containers into the bridge and pulls them out.
  *
- *     find the container → obtain its addresses → under the lock: ask whether anybody has them → link → addresses → announce → name
+ *     find the container → obtain its addresses → under the lock: ask whether anybody has them → link → addresses → hosts file, names
+ *                                                                 → up → announce → route for multicast
  *
- * Whatever fails undoes the steps before it.
+ * Whatever fails undoes the steps before it. A process that waits for its network waits for the last steps: all else is there then.
  */
 import { type Cidr, formatIpv4 } from "../lib/ip.ts";
 import { announceAddress } from "../host/arp.ts";
@@ -50,6 +51,8 @@ export interface AttachOptions {
   readonly rewriteHosts?: boolean;
   /** `--add-host name:ip`, each; only with `rewriteHosts`. */
   readonly addHosts?: readonly string[];
+  /** Its process waits for the last step, and may have done all it had to do right after it. */
+  readonly held?: boolean;
   readonly progress?: Progress;
   readonly host?: HostPaths;
 }
@@ -96,13 +99,7 @@ export async function attach(options: AttachOptions): Promise<AttachResult> {
   } catch (error) {
     throw await undone(isGone(target) ? died(target.id) : error, undo);
   }
-  const addresses = obtained.map(({ cidr }) => cidr);
-  if (options.rewriteHosts === true) await rewriteHosts(target, addresses, options);
-  const fqdn = options.hostname ?? target.fqdn;
-  if (options.withoutDns !== true && fqdn !== undefined) {
-    await registerNames(target, addresses, fqdn, options);
-  }
-  return { id: target.id, addresses };
+  return { id: target.id, addresses: obtained.map(({ cidr }) => cidr) };
 }
 
 /** `addresses` of the result are those asked for, whether or not they were there. */
@@ -169,6 +166,9 @@ async function plugInSteps(plug: Plug, container: ContainerNetns, undo: Undo, op
   for (const { cidr } of missing) {
     if (container.links.addAddress(index, cidr)) undo.push(() => container.links.removeAddresses(index, [cidr]));
   }
+  await makeKnown(target, obtained.map(({ cidr }) => cidr), undo, options);
+  // We hold its namespace open: nothing of this fails because the container has ended.
+  if (isGone(target)) throw died(target.id);
   if (!link.inside.up) container.links.change({ index, up: true }, `bring "${CONTAINER_LINK}" up`);
   await untilForwarding(links, link.host.index);
   announce(container, link, missing.map(({ cidr }) => cidr));
@@ -177,8 +177,22 @@ async function plugInSteps(plug: Plug, container: ContainerNetns, undo: Undo, op
   await remember(plumbing, target, container, links, options.hostname, wanted);
   // Last: the start of a container waits for it.
   if (options.noMulticastRoute !== true) addMulticastRoute(container, link);
-  // We hold its namespace open: nothing of the above fails because the container has ended.
-  if (isGone(target)) throw died(target.id);
+  if (options.held !== true && isGone(target)) throw died(target.id);
+}
+
+/** To itself, and to all others. */
+async function makeKnown(
+  target: Target,
+  addresses: readonly Cidr[],
+  undo: Undo,
+  options: AttachOptions,
+): Promise<void> {
+  if (options.rewriteHosts === true) await rewriteHosts(target, addresses, options);
+  const fqdn = options.hostname ?? target.fqdn;
+  if (options.withoutDns === true || fqdn === undefined) return;
+  for (const { address } of await registerNames(target, addresses, fqdn, options)) {
+    undo.push(async () => void await options.book.removeName(target.id, address, fqdn));
+  }
 }
 
 /** Where the container has no iptables that works, its subnets share their multicast. */
@@ -204,7 +218,7 @@ function announce(container: ContainerNetns, link: ContainerLink, addresses: rea
 }
 
 /** A port drops what comes before it forwards, an announcement for instance. */
-async function untilForwarding(links: Links, index: number): Promise<void> {
+export async function untilForwarding(links: Links, index: number): Promise<void> {
   for (let waited = 0; waited < FORWARDING_WAIT_MS; waited++) {
     if (links.byIndex(index)?.forwarding === true) return;
     await new Promise((resolve) => setTimeout(resolve, 1));
@@ -265,21 +279,23 @@ async function rewriteHosts(target: Target, addresses: readonly Cidr[], options:
   }
 }
 
-/** A name that cannot be registered leaves the container attached. */
+/** A name that cannot be registered leaves the container attached. @returns the addresses that have it now */
 async function registerNames(
   target: Target,
   addresses: readonly Cidr[],
   fqdn: string,
   options: AttachOptions,
-): Promise<void> {
+): Promise<readonly Cidr[]> {
   const checkAlive = target.docker !== undefined;
-  for (const { address } of addresses) {
+  const named: Cidr[] = [];
+  for (const cidr of addresses) {
     try {
-      await options.book.registerName(target.id, address, fqdn, { checkAlive });
+      if (await options.book.registerName(target.id, cidr.address, fqdn, { checkAlive }) === "done") named.push(cidr);
     } catch (error) {
-      options.progress?.warn(`Cannot name ${formatIpv4(address)} "${fqdn}": ${(error as Error).message}`);
+      options.progress?.warn(`Cannot name ${formatIpv4(cidr.address)} "${fqdn}": ${(error as Error).message}`);
     }
   }
+  return named;
 }
 
 /** The process by which the container's namespace was found is no more. */

@@ -13,6 +13,7 @@ import { openUdpPair } from "../../ffi/udp.ts";
 import { serveApi } from "../api/routes.ts";
 import type { ConnectResult, Route, RouterControl } from "../api/types.ts";
 import type { RouterOptions } from "../config/options.ts";
+import { NO_PROXY } from "../config/proxy_options.ts";
 import { VERSION } from "../config/version.ts";
 import { BridgeWatch, overlayMtu } from "../host/bridge.ts";
 import { fineWallClock, SYSTEM_CLOCK } from "../host/clock.ts";
@@ -36,7 +37,9 @@ import { HostWatch } from "./host_watch.ts";
 import { findPeerName } from "./identity.ts";
 import { Ipam } from "./ipam.ts";
 import { NO_ALLOCATION } from "./no_allocation.ts";
+import { DockerPlugin } from "./plugin.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
+import { avoidOwnProxy, DockerProxy } from "./proxy.ts";
 import { makeReport } from "./report.ts";
 import { serviceRoutes } from "./service_routes.ts";
 import { servicesReport } from "./service_view.ts";
@@ -115,7 +118,7 @@ class Router implements RouterControl, AsyncDisposable {
 
   /** Begins to speak: to peers, to commands, to the operating system. */
   async #serve(): Promise<void> {
-    const { loop, targets, log } = this.#parts;
+    const { loop, targets, log, proxy, plugin } = this.#parts;
     const { httpAddr, statusAddr, metricsAddr, testSpin, dbPrefix } = this.#o;
     const owned = this.#owned;
     loop.listen();
@@ -133,6 +136,9 @@ class Router implements RouterControl, AsyncDisposable {
     await targets.start({ restarted: wasRunning(dbPrefix), resume: this.#o.resume, given: this.#o.targets });
     await targets.markRunning();
     this.#listenToSignals();
+    await proxy?.listen();
+    plugin?.listen();
+    await plugin?.settle();
     this.#ready = true;
   }
 
@@ -151,7 +157,7 @@ class Router implements RouterControl, AsyncDisposable {
   }
 
   report() {
-    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns, services } = this.#parts;
+    const { mesh, carriers, datapath, loop, targets, watch, mtu, ipam, dns, services, proxy, plugin } = this.#parts;
     return makeReport({
       options: this.#o,
       version: VERSION,
@@ -168,12 +174,14 @@ class Router implements RouterControl, AsyncDisposable {
       ipam: ipam?.report(),
       dns: dns?.report(),
       services: servicesReport(services),
+      proxy: proxy?.report(),
+      plugin: plugin?.report(),
     });
   }
 
   get routes(): readonly Route[] {
-    const { ipam, dns, services } = this.#parts;
-    return [...ipam?.routes() ?? [], ...dns?.routes() ?? [], ...serviceRoutes(services)];
+    const { ipam, dns, services, proxy } = this.#parts;
+    return [...ipam?.routes() ?? [], ...dns?.routes() ?? [], ...serviceRoutes(services), ...proxy?.routes() ?? []];
   }
 
   connect(peers: readonly string[], options: { readonly replace: boolean }): Promise<ConnectResult> {
@@ -221,6 +229,10 @@ interface Parts {
   /** undefined: `--no-dns`. */
   readonly dns: Dns | undefined;
   readonly services: Services;
+  /** undefined: `--proxy=false`. */
+  readonly proxy: DockerProxy | undefined;
+  /** undefined: `--plugin=false`. */
+  readonly plugin: DockerPlugin | undefined;
   readonly ended: PromiseWithResolvers<number>;
 }
 
@@ -233,6 +245,7 @@ interface StartContext {
 }
 
 async function startParts({ options, log, owned, ended }: StartContext): Promise<Parts> {
+  if (options.proxy !== undefined) avoidOwnProxy(options.proxy.listen);
   const random = new SystemRandom();
   const now = SYSTEM_CLOCK.monotonicMs;
   const progress = { warn: (line: string) => log.warn("attention", { reason: line }) };
@@ -360,17 +373,43 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
   });
   owned.defer(() => services.stop());
   loop.add(services);
+  // Without a proxy there still are containers that wait to be attached: those of `weave run`.
+  const attaching = await DockerProxy.start({ options: options.proxy ?? NO_PROXY, ipam, dns, log });
+  owned.defer(() => attaching.stop());
+  const proxy = options.proxy === undefined ? undefined : attaching;
+  let plugin: DockerPlugin | undefined;
+  if (options.plugin !== undefined) {
+    const around = { plumbing, links, ipam, dns, progress, log };
+    plugin = await DockerPlugin.start({ options: options.plugin, statePrefix: dbPrefix, ...around });
+    owned.defer(() => plugin?.stop());
+  }
   const containers = new ContainerWatch({
     log,
     listener: {
       running(ids) {
         void ipam?.handleContainersRunning(ids);
         dns?.handleContainersRunning(ids);
+        attaching.handleContainersRunning(ids);
+        plugin?.handleContainersRunning(ids);
       },
-      started: (id) => ipam?.handleContainerStarted(id),
+      present(ids) {
+        ipam?.handleContainersPresent(ids);
+        dns?.handleContainersRunning(ids);
+        attaching.handleContainersRunning(ids);
+        plugin?.handleContainersPresent();
+      },
+      started(id) {
+        ipam?.handleContainerStarted(id);
+        attaching.handleContainerStarted(id);
+        plugin?.handleContainerStarted(id);
+      },
+      networksChanged: (id) => plugin?.handleContainerStarted(id),
+      gone: () => plugin?.handleEngineGone(),
       died(id) {
         ipam?.handleContainerDied(id);
         dns?.handleContainerDied(id);
+        attaching.handleContainerDied(id);
+        plugin?.handleContainerDied(id);
       },
       destroyed(id) {
         ipam?.handleContainerDestroyed(id);
@@ -385,7 +424,23 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
   };
   const watch = new HostWatch({ plumbing, links, host: watchedHost, log, onGone });
   owned.defer(() => watch.stop());
-  return { log, progress, mtu, mesh, carriers, datapath, loop, targets, watch, ipam, dns, services, ended };
+  return {
+    log,
+    progress,
+    mtu,
+    mesh,
+    carriers,
+    datapath,
+    loop,
+    targets,
+    watch,
+    ipam,
+    dns,
+    services,
+    proxy,
+    plugin,
+    ended,
+  };
 }
 
 interface PrepareOptions {

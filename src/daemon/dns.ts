@@ -235,6 +235,25 @@ export class Dns implements Companion {
     return key === undefined ? [] : this.#names.lookup(key).addresses;
   }
 
+  /** Where containers ask; undefined: nowhere. */
+  get address(): Ipv4 | undefined {
+    return this.#server.address?.address;
+  }
+
+  get domain(): string {
+    return this.#o.options.dnsDomain;
+  }
+
+  /** Names of a container; those outside the domain are none of ours. */
+  addNames(containerId: string, names: readonly { readonly hostname: string; readonly address: Ipv4 }[]): void {
+    const own = names.map(({ hostname, address }) => ({ hostname, containerId, data: address as NameData }));
+    if (own.length > 0) this.#o.run(() => this.#names.addAll(own));
+  }
+
+  removeName(containerId: string, { hostname, address }: { readonly hostname: string; readonly address: Ipv4 }): void {
+    this.#o.run(() => this.#names.remove({ hostname, containerId, data: address as NameData }));
+  }
+
   // The API
 
   routes(): readonly Route[] {
@@ -422,7 +441,11 @@ export class Dns implements Companion {
       const named = await hostnamesOf(attached);
       if (this.#stopped) return;
       const there = new Set(attached.map(({ id }) => id));
-      const known = this.#doubtful.filter(({ containerId }) => there.has(containerId));
+      const users = new Map(attached.flatMap(({ id, addresses }) => addresses.map(({ address }) => [address, id])));
+      // While nobody looked a container may have got another address, and its former one somebody else.
+      const known = this.#doubtful.filter(({ containerId, data }) =>
+        there.has(containerId) && (typeof data === "string" || (users.get(data) ?? containerId) === containerId)
+      );
       this.#doubtful = [];
       this.#o.run(() => this.#names.addAll([...known, ...named]));
       this.#save();

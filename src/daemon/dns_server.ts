@@ -21,6 +21,7 @@ import {
   type Ticket,
 } from "../host/dns_sockets.ts";
 import type { Links } from "../host/links.ts";
+import { hostFile } from "../host/command.ts";
 import type { ControlSockets } from "../host/sockets.ts";
 import { OperationError } from "../lib/errors.ts";
 import { type Endpoint, formatEndpoint, type Ipv4 } from "../lib/ip.ts";
@@ -270,12 +271,13 @@ export class DnsServer {
     if (resolvConf === "" || now < this.#resolvConfAt + RESOLV_CONF_MS) return;
     this.#resolvConfAt = now;
     try {
-      const { mtime, size, ino } = Deno.statSync(resolvConf);
+      const path = hostFile(resolvConf);
+      const { mtime, size, ino } = Deno.statSync(path);
       this.#resolvConfTrouble = false;
       const seen = `${mtime?.getTime()} ${size} ${ino}`;
       if (seen === this.#resolvConfSeen) return;
       if (size > MAX_RESOLV_CONF_OCTETS) throw new Error(`it has ${size} octets`);
-      this.#nameservers = parseResolvConf(Deno.readTextFileSync(resolvConf));
+      this.#nameservers = parseResolvConf(Deno.readTextFileSync(path));
       this.#resolvConfSeen = seen;
       this.#setServers();
     } catch (error) {

@@ -43,11 +43,12 @@ export async function findExisting(plumbing: Plumbing, log: Logger): Promise<Exi
     }),
     log,
   );
-  const addresses = (entries ?? []).flatMap(({ id, addresses }) =>
-    addresses.map((cidr) => ({ id, cidr, isContainer: DOCKER_ID.test(id) }))
-  );
   using links = new Links();
   const attachments = (await plumbing.attachments()).filter((attachment) => isAlive(links, attachment));
+  const untilTold = new Set(attachments.filter((attachment) => attachment.untilTold === true).map(({ id }) => id));
+  const addresses = (entries ?? []).flatMap(({ id, addresses }) =>
+    addresses.map((cidr) => ({ id, cidr, isContainer: DOCKER_ID.test(id) && !untilTold.has(id) }))
+  );
   const attached = new Set(attachments.map(({ id }) => id));
   if (entries !== undefined && running !== undefined) return { addresses, running, attached };
   return { addresses: [...addresses, ...lookEverywhere(plumbing, links, addresses)], running, attached };

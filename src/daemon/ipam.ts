@@ -9,9 +9,19 @@ import type { IpamOptions } from "../config/ipam_options.ts";
 import type { Clock } from "../host/clock.ts";
 import { dockerIsThere, inspectContainer } from "../host/docker.ts";
 import { Allocator, type AllocatorOutput, type OperationId, type OperationResult } from "../ipam/allocator.ts";
+import { NO_CONTAINER_ID } from "../ipam/holdings.ts";
 import { hostRangeOf, MIN_SUBNET_SIZE, rangeOf, sizeOf } from "../ipam/range.ts";
 import { OperationError } from "../lib/errors.ts";
-import { type Cidr, formatCidr, networkOf, parseCidr, parseIpv4 } from "../lib/ip.ts";
+import {
+  type Cidr,
+  cidrContains,
+  formatCidr,
+  formatIpv4,
+  type Ipv4,
+  networkOf,
+  parseCidr,
+  parseIpv4,
+} from "../lib/ip.ts";
 import { writeJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import type { PeerName } from "../lib/mac.ts";
@@ -184,6 +194,13 @@ export class Ipam implements Companion {
     this.#o.run((now) => this.#allocator.handleExisting(addresses.filter(({ id }) => ids.has(id)), now));
   }
 
+  /** All that Docker has and that did not end: the end of another one was missed. */
+  handleContainersPresent(ids: ReadonlySet<string>): void {
+    for (const { id, isContainer } of this.#allocator.held()) {
+      if (isContainer && !ids.has(id)) this.handleContainerDied(id);
+    }
+  }
+
   /** A container that only its namespace names is no more. */
   handleGone(id: string): void {
     this.#o.run((now) => this.#allocator.freeAll(id, now));
@@ -217,28 +234,80 @@ export class Ipam implements Companion {
   }
 
   /** For operations within the router; names are none of ours. */
-  readonly book: AddressBook = {
-    allocate: async (id, subnet = this.#o.options.defaultSubnet, { checkAlive }) => {
-      const result = await this.#operate((now) =>
-        this.#allocator.allocate({ id, subnet, isContainer: checkAlive }, now)
-      );
-      if (result.outcome !== "done") throw new OperationError(result.reason);
-      return result.cidr!;
-    },
-    claim: async (id, cidr, { checkAlive }) => {
-      const result = await this.#operate((now) => this.#allocator.claim({ id, cidr, isContainer: checkAlive }, now));
-      if (result.outcome !== "done") throw new OperationError(`Unable to claim: ${result.reason}`);
-      return "claimed";
-    },
-    lookup: (id, subnet = this.#o.options.defaultSubnet) =>
-      Promise.resolve(this.#allocator.lookup(id, hostRangeOf(subnet))),
-    free: async (id, address) => {
-      const result = await this.#operate((now) => this.#allocator.free(id, address, now));
-      return result.outcome === "done" ? "freed" : "unknown";
-    },
-    registerName: () => Promise.resolve("disabled"),
-    removeName: () => Promise.resolve("disabled"),
-  };
+  readonly book: AddressBook = this.bookUntil();
+
+  /** The same, with requests that are called off by the signal, and then say what they waited for. */
+  bookUntil(signal?: AbortSignal): AddressBook {
+    const reasonOf = ({ reason }: Extract<OperationResult, { readonly reason: string }>, subnet: Cidr) =>
+      signal?.aborted === true ? this.#whyWaiting(subnet) : reason;
+    return {
+      allocate: async (id, subnet = this.#o.options.defaultSubnet, { checkAlive }) => {
+        const request = { id, subnet, isContainer: checkAlive };
+        const result = await this.#operate((now) => this.#allocator.allocate(request, now), signal);
+        if (result.outcome === "done") return result.cidr!;
+        throw new OperationError(`Cannot allocate an address: ${reasonOf(result, subnet)}`);
+      },
+      claim: async (id, cidr, { checkAlive }) => {
+        const request = { id, cidr, isContainer: checkAlive };
+        const result = await this.#operate((now) => this.#allocator.claim(request, now), signal);
+        if (result.outcome === "done") return "claimed";
+        throw new OperationError(`Unable to claim: ${reasonOf(result, cidr)}`);
+      },
+      lookup: (id, subnet = this.#o.options.defaultSubnet) =>
+        Promise.resolve(this.#allocator.lookup(id, hostRangeOf(subnet))),
+      free: async (id, address) => {
+        const result = await this.#operate((now) => this.#allocator.free(id, address, now));
+        return result.outcome === "done" ? "freed" : "unknown";
+      },
+      registerName: () => Promise.resolve("disabled"),
+      removeName: () => Promise.resolve("disabled"),
+    };
+  }
+
+  // For Docker's networks: addresses of nobody in particular, each filed under itself
+
+  /** Whether it is one of those that are allocated, here or elsewhere. */
+  allocates(address: Ipv4): boolean {
+    return cidrContains(this.#o.options.range, address);
+  }
+
+  /** The lowest free address of a range. Rejects with the reason where there is none by the time the signal comes. */
+  async allocateUnnamed(range: Cidr, signal: AbortSignal): Promise<Ipv4> {
+    const request = { id: NO_CONTAINER_ID, subnet: range, isContainer: false };
+    const result = await this.#operate((now) => this.#allocator.allocate(request, now), signal);
+    if (result.outcome === "done") return result.cidr!.address;
+    const reason = result.outcome === "refused" ? result.reason : this.#whyWaiting(range);
+    throw new OperationError(`Cannot allocate an address: ${reason}`);
+  }
+
+  /** That very address, which nobody holds here. */
+  async claimUnnamed(cidr: Cidr, signal: AbortSignal): Promise<void> {
+    const request = { id: NO_CONTAINER_ID, cidr, isContainer: false };
+    const result = await this.#operate((now) => this.#allocator.claim(request, now), signal);
+    if (result.outcome === "done") return;
+    const reason = result.outcome === "refused" ? result.reason : this.#whyWaiting(cidr);
+    throw new OperationError(`Cannot claim address ${formatIpv4(cidr.address)}: ${reason}`);
+  }
+
+  /** Who holds an address here: an id, or the address itself as text. */
+  holderOf(address: Ipv4): string | undefined {
+    return this.#allocator.holderOf(address);
+  }
+
+  /** Whoever holds it, as Docker knows that nobody has it any more. */
+  async release(address: Ipv4): Promise<void> {
+    const holder = this.holderOf(address);
+    if (holder !== undefined) await this.#operate((now) => this.#allocator.free(holder, address, now));
+  }
+
+  #whyWaiting(subnet: Cidr): string {
+    const { election } = this.#allocator;
+    if (election === undefined) return `no address in ${formatCidr(subnet)} is free, as far as others are within reach`;
+    const { elector, quorum, knownNodes } = election;
+    return elector
+      ? `there is no quorum: peers have to agree first who allocates which addresses (quorum: ${quorum}, known: ${knownNodes})`
+      : "peers have to agree first who allocates which addresses, and this one only observes";
+  }
 
   report(): IpamReport {
     const now = this.#o.clock.monotonicMs();

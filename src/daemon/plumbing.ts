@@ -14,9 +14,9 @@ import { HOST, type HostPaths } from "./host_paths.ts";
 
 export { HOST, type HostPaths };
 
-/** A container that only its namespace names: nobody tells us when it is gone, so we look. */
+/** A container that Docker does not know: where only its namespace names it nobody tells us when it is gone, so we look. */
 export interface Attachment {
-  /** `netns-<device>-<inode>` */
+  /** `netns-<device>-<inode>`, or what a container runtime calls it. */
   readonly id: string;
   readonly device: number;
   readonly inode: number;
@@ -28,6 +28,8 @@ export interface Attachment {
   readonly hostname?: string;
   /** Everything that was attached and not detached. */
   readonly addresses: readonly Cidr[];
+  /** A container runtime says when it is over: until then its addresses are its own, whatever became of its namespace. */
+  readonly untilTold?: true;
 }
 
 /** One host's memory of its plumbing. Kernel state is the truth; these files only say what the kernel cannot. */
@@ -113,7 +115,7 @@ export async function takeGoneAttachments(plumbing: Plumbing): Promise<readonly 
   if ((await plumbing.attachments()).length === 0) return [];
   return await plumbing.locked(async () => {
     using links = new Links();
-    const gone = (await plumbing.attachments()).filter((a) => !isAlive(links, a));
+    const gone = (await plumbing.attachments()).filter((a) => a.untilTold !== true && !isAlive(links, a));
     for (const { id } of gone) await plumbing.setAttachment(id, undefined);
     return gone;
   });
@@ -155,14 +157,23 @@ function checkList(data: unknown): Fields[] {
   return data;
 }
 
-function checkAttachment({ id, device, inode, path, link, hostname, addresses }: Fields): Attachment {
+function checkAttachment(fields: Fields): Attachment {
+  const { id, device, inode, path, link, hostname, addresses, untilTold } = fields;
   const { name, index } = (link ?? {}) as Fields;
   if (
     typeof id !== "string" || typeof device !== "number" || typeof inode !== "number" || typeof path !== "string" ||
     typeof name !== "string" || typeof index !== "number" || !Array.isArray(addresses)
   ) throw new Error("an attachment lacks something");
-  const known = { id, device, inode, path, link: { name, index }, addresses: addresses.map(checkCidr) };
-  return typeof hostname === "string" ? { ...known, hostname } : known;
+  return {
+    id,
+    device,
+    inode,
+    path,
+    link: { name, index },
+    addresses: addresses.map(checkCidr),
+    ...typeof hostname === "string" ? { hostname } : {},
+    ...untilTold === true ? { untilTold } : {},
+  };
 }
 
 function checkCidr(text: unknown): Cidr {

@@ -19,6 +19,9 @@ export const LOG_FILE = "/var/log/weave.log";
 /** Set in the environment of a router that the loop starts: its flags were checked, and somebody looks after it. */
 export const SUPERVISED = "WEAVE_SUPERVISED";
 
+/** Set in the environment of a router in a container: how Docker calls that. */
+export const IN_CONTAINER = "WEAVE_CONTAINER";
+
 /** A process, told from every other that ever had its number. */
 export interface ProcessId {
   readonly pid: number;
@@ -36,6 +39,8 @@ export interface RunRecord {
   readonly peers: readonly string[];
   /** Under which a service manager runs it and keeps its log. */
   readonly invocation?: string;
+  /** The container of Docker that it is in. */
+  readonly container?: string;
 }
 
 export interface Running {
@@ -103,7 +108,7 @@ export interface Started {
   /** Resolves to the exit status when the router will not be started again. */
   readonly ended: Promise<number>;
   /** The router has come up: from now on its loop starts it again when it dies. */
-  confirm(): void;
+  confirm(): void | Promise<void>;
   /** What the router has printed since. */
   log(): Promise<string>;
 }
@@ -134,7 +139,9 @@ export async function startRouter(options: StartOptions): Promise<Started> {
   }
   return {
     ended: child.status.then(({ code }) => code),
-    confirm: () => restart && signal(process, "SIGUSR1"),
+    confirm() {
+      if (restart) signal(process, "SIGUSR1");
+    },
     log: () => readFrom(logFile, logStart),
   };
 }
@@ -347,7 +354,7 @@ const RECORD = {
 };
 
 function checkRecord(data: unknown): RunRecord {
-  const { process, version, given, peers, invocation } = (data ?? {}) as Record<string, unknown>;
+  const { process, version, given, peers, invocation, container } = (data ?? {}) as Record<string, unknown>;
   const { pid, startTicks, bootId } = (process ?? {}) as Record<string, unknown>;
   if (typeof pid !== "number" || typeof startTicks !== "number" || typeof bootId !== "string") {
     throw new Error("the process is missing");
@@ -361,6 +368,7 @@ function checkRecord(data: unknown): RunRecord {
     given: new Map(options),
     peers,
     ...(typeof invocation === "string" ? { invocation } : {}),
+    ...(typeof container === "string" ? { container } : {}),
   };
 }
 

@@ -64,16 +64,16 @@ export function formatPsEntry({ label, mac, addresses }: PsEntry): string {
 async function allPlaces(plumbing: Plumbing): Promise<Place[]> {
   const places: Place[] = [];
   if (dockerIsThere()) {
-    for (const { id, pid, hostNetwork } of await runningContainers()) {
-      const netns = hostNetwork ? undefined : statNetns(`/proc/${pid}/ns/net`);
+    for (const { id, pid, networkMode } of await runningContainers()) {
+      const netns = networkMode === "host" ? undefined : statNetns(`/proc/${pid}/ns/net`);
       // Containers that share a namespace share its link; each is listed, as Weave does.
       if (netns !== undefined) places.push({ label: id.slice(0, 12), id, netns });
     }
   }
-  for (const { id, device, inode, path } of await plumbing.attachments()) {
+  for (const { id, device, inode, path, untilTold } of await plumbing.attachments()) {
     const netns = findNetns(device, inode, path);
     const known = netns === undefined || places.some((place) => sameNetns(place.netns, netns));
-    if (!known) places.push({ label: id, id, netns });
+    if (!known) places.push({ label: untilTold === true ? id.slice(0, 12) : id, id, netns });
   }
   return places;
 }
@@ -86,7 +86,7 @@ async function findPlace(container: string, plumbing: Plumbing): Promise<Place |
     return netns === undefined ? undefined : { label: container, id: container, netns };
   }
   try {
-    const { id, netns, docker } = await findTarget(container);
+    const { id, netns, docker } = await findTarget(container, { shared: true });
     return { label: docker === undefined ? container : container.slice(0, 12), id, netns };
   } catch (error) {
     if (error instanceof OperationError) return undefined;

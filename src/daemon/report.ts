@@ -16,6 +16,8 @@ import {
   liveInfo,
   NO_VERSION_CHECK,
   type PeerReport,
+  type PluginReport,
+  type ProxyReport,
   type Report,
   type RouterReport,
   type ServicesReport,
@@ -43,6 +45,10 @@ export interface ReportSources {
   /** undefined: there is no DNS. */
   readonly dns: DnsReport | undefined;
   readonly services: ServicesReport;
+  /** undefined: `--proxy=false`. */
+  readonly proxy: ProxyReport | undefined;
+  /** undefined: `--plugin=false`. */
+  readonly plugin: PluginReport | undefined;
 }
 
 export function makeReport(sources: ReportSources): Report {
@@ -54,6 +60,8 @@ export function makeReport(sources: ReportSources): Report {
     ...sources.ipam === undefined ? {} : { IPAM: sources.ipam },
     ...sources.dns === undefined ? {} : { DNS: sources.dns },
     Services: sources.services,
+    ...sources.proxy === undefined ? {} : { Proxy: sources.proxy },
+    ...sources.plugin === undefined ? {} : { Plugin: sources.plugin },
   };
 }
 

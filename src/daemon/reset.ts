@@ -1,10 +1,11 @@
 /** `reset`: leaves no link, chain, rule or file of ours on this host. The router is stopped by the caller, before. */
 import { basename, dirname, join } from "node:path";
 import { OperationError } from "../lib/errors.ts";
-import { PORT_PREFIX } from "../host/bridge.ts";
+import { isOurPort } from "../host/bridge.ts";
 import { CONTAINER_LINK, ContainerNetns, linksToBridge } from "../host/container_link.ts";
 import { dockerIsThere, runningContainers } from "../host/docker.ts";
 import { ensureMulticastRules, removeFirewall } from "../host/firewall.ts";
+import { removeHelper } from "../host/helper.ts";
 import { Links } from "../host/links.ts";
 import { findNetns, type Netns, statNetns } from "../host/netns.ts";
 import { resetServiceKernel } from "../host/service_kernel.ts";
@@ -39,6 +40,7 @@ export async function reset(options: ResetOptions): Promise<void> {
     await step(() => resetServiceKernel({ runDir, bridge: plumbing.host.bridge }));
     await step(() => removeFirewall(runDir));
     await step(() => removeLinks(plumbing.host.bridge));
+    await step(removeHelper);
     await step(() => removeState(options.statePrefix));
     for (const file of options.files) await step(() => removeIfThere(file));
     // The lock lies in there: whoever waits for it sees that it is gone and makes another.
@@ -84,7 +86,7 @@ async function namespaces(plumbing: Plumbing, progress: Progress | undefined): P
 function removeLinks(bridge: string): void {
   using links = new Links();
   for (const link of links.list()) {
-    if (link.name.startsWith(PORT_PREFIX) && (link.kind === "veth" || link.kind === "tun")) links.delete(link.index);
+    if (isOurPort(link.name) && (link.kind === "veth" || link.kind === "tun")) links.delete(link.index);
   }
   const there = links.find(bridge);
   if (there?.kind === "bridge") links.delete(there.index);

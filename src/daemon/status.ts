@@ -23,8 +23,30 @@ export interface Report {
   readonly DNS?: DnsReport;
   /** Ours. */
   readonly Services?: ServicesReport;
-  readonly Proxy?: JsonObject;
-  readonly Plugin?: JsonObject;
+  readonly Proxy?: ProxyReport;
+  readonly Plugin?: PluginReport;
+}
+
+/** Drivers of Docker's networks; empty is what is not served. */
+export interface PluginReport {
+  readonly Config: {
+    readonly Socket: string;
+    readonly MeshSocket: string;
+    readonly Enable: boolean;
+    readonly EnableV2: boolean;
+    readonly EnableV2Multicast: boolean;
+    readonly DNS: boolean;
+    readonly DefaultSubnet: string;
+    readonly ProcPath: string;
+  };
+  readonly DriverName: string;
+  readonly MeshDriverName: string;
+}
+
+/** Between Docker's clients and its engine. */
+export interface ProxyReport {
+  /** As `DOCKER_HOST` has them. */
+  readonly Addresses: readonly string[];
 }
 
 /** All of it is ours. */

@@ -13,6 +13,7 @@ import type {
   IpamReport,
   OwnerReport,
   PeerReport,
+  PluginReport,
   Report,
   RouterReport,
   ServicesReport,
@@ -107,7 +108,9 @@ function linesOf(view: StatusView, report: Report): string[] {
   }
 }
 
-function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns, Services: services }: Report): string[] {
+function mainLines(report: Report): string[] {
+  const { Version: version, Router: router, IPAM: ipam, DNS: dns, Services: services, Proxy: proxy, Plugin: plugin } =
+    report;
   const drops = unexpectedDrops(router);
   return [
     label("Version", `${version} (version check update disabled)`),
@@ -127,6 +130,8 @@ function mainLines({ Version: version, Router: router, IPAM: ipam, DNS: dns, Ser
     ...ipam === undefined ? [] : ["", ...ipamBlock(ipam)],
     ...dns === undefined ? [] : ["", ...dnsBlock(dns)],
     ...services === undefined || !inUse(services) ? [] : ["", ...servicesBlock(services)],
+    ...proxy === undefined ? [] : ["", label("Service", "proxy"), label("Address", proxy.Addresses.join(", "))],
+    ...plugin === undefined ? [] : ["", ...pluginBlock(plugin)],
   ];
 }
 
@@ -159,6 +164,11 @@ function ipamBlock(ipam: IpamReport): string[] {
     label("DefaultSubnet", ipam.DefaultSubnet),
     ...ipam.Warnings.map((warning) => label("Warning", warning)),
   ];
+}
+
+function pluginBlock({ Config: { EnableV2: v2 }, DriverName: name, MeshDriverName: meshName }: PluginReport): string[] {
+  if (v2) return [label("Service", "plugin (v2)")];
+  return [label("Service", "plugin (legacy)"), label("DriverName", name || meshName)];
 }
 
 /** In one line, in Weave Net's words. */
@@ -276,7 +286,8 @@ function dnsLines({ DNS: dns }: Report): string[] {
 }
 
 function mainValue(report: Report): unknown {
-  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns, Services: services } = report;
+  const { Ready, Version, Router: router, IPAM: ipam, DNS: dns, Services: services, Proxy: proxy, Plugin: plugin } =
+    report;
   return {
     Ready,
     Version,
@@ -312,6 +323,10 @@ function mainValue(report: Report): unknown {
       },
     },
     ...services === undefined ? {} : { Services: services },
+    ...proxy === undefined ? {} : { Proxy: proxy },
+    ...plugin === undefined ? {} : {
+      Plugin: { DriverName: plugin.DriverName, MeshDriverName: plugin.MeshDriverName },
+    },
   };
 }
 

@@ -15,14 +15,19 @@ export interface Target {
   readonly docker: DockerContainer | undefined;
 }
 
+export interface FindOptions {
+  /** Takes a container that lives in another's namespace as well: to look at, not to change. */
+  readonly shared?: boolean;
+}
+
 /** Rejects with the wordings of Weave Net 2.8. */
-export async function findTarget(reference: string): Promise<Target> {
+export async function findTarget(reference: string, { shared = false }: FindOptions = {}): Promise<Target> {
   const parsed = parseContainerReference(reference);
   switch (parsed.kind) {
     case "docker": {
       const docker = await inspectContainer(parsed.name);
       if (!docker.running || docker.pid === 0) throw new OperationError(`container ${docker.id} not running`);
-      if (docker.hostNetwork) throw hostNetwork();
+      if (!shared || docker.networkMode === "host") refuseNetworkMode(docker);
       const netns = statNetns(`/proc/${docker.pid}/ns/net`);
       if (netns === undefined) throw died(docker.id);
       return checked({ id: docker.id, netns, linkNames: linkNames(netns, docker.pid), fqdn: fqdnOf(docker), docker });
@@ -48,6 +53,19 @@ export async function findTarget(reference: string): Promise<Target> {
 /** The container's first process ended while we worked on it. */
 export function died(id: string): OperationError {
   return new OperationError(`Container ${id} died`);
+}
+
+/** Refuses a container without a network namespace of its own, running or not. */
+export function refuseNetworkMode({ id, networkMode }: Pick<DockerContainer, "id" | "networkMode">): void {
+  if (networkMode === "host") throw hostNetwork();
+  const owner = /^container:(.*)$/.exec(networkMode)?.[1];
+  if (owner === undefined) return;
+  throw new OperationError(
+    `Container ${id.slice(0, 12)} is running in the network namespace of container ${
+      owner.slice(0, 12)
+    }, and therefore cannot be\n` +
+      `connected to weave by itself. Connect ${owner.slice(0, 12)} instead: both then have its addresses.`,
+  );
 }
 
 function checked(target: Target): Target {

@@ -1,5 +1,6 @@
 /** The bridge `weave` and its ports: what they should be like, and making them so without disturbing what already is. */
 import { formatMac, type Mac } from "../lib/mac.ts";
+import { ENDPOINT_GUEST_PREFIX, ENDPOINT_PORT_PREFIX } from "../lib/port_names.ts";
 import { OperationError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { decodeMessages } from "../wire/netlink.ts";
@@ -10,11 +11,20 @@ import { type Links, setInterfaceSysctls, setSysctl } from "./links.ts";
 /** The port where the router reads and writes frames. */
 export const TAP_PORT = "vethwe-bridge";
 
-/** What every port of ours is called: `vethwepl…`, `vethwe-bridge`, and what Weave's other commands make. */
-export const PORT_PREFIX = "vethwe";
+/** What every port of ours is called but those of Docker's networks: `vethwepl…`, `vethwe-bridge`, what Weave's other commands make. */
+const PORT_PREFIX = "vethwe";
 
 /** The host's ends of containers' links. */
 export const CONTAINER_PORT_PREFIX = `${PORT_PREFIX}pl`;
+
+/** Whether a link of this name is ours to remove. */
+export function isOurPort(name: string): boolean {
+  return [PORT_PREFIX, ENDPOINT_PORT_PREFIX, ENDPOINT_GUEST_PREFIX].some((prefix) => name.startsWith(prefix));
+}
+
+function isContainerPort({ name }: Link): boolean {
+  return name.startsWith(CONTAINER_PORT_PREFIX) || name.startsWith(ENDPOINT_PORT_PREFIX);
+}
 
 /** The kernel gives a TAP no more. */
 const TAP_MTU_LIMIT = 65521;
@@ -130,16 +140,14 @@ export function bridgeIntact(links: Links, name: string): boolean {
 export function portsAboveMtu(links: Links, name: string): Link[] {
   const bridge = links.find(name);
   if (bridge === undefined) return [];
-  return links.list().filter((link) =>
-    link.master === bridge.index && link.name.startsWith(CONTAINER_PORT_PREFIX) && link.mtu > bridge.mtu
-  );
+  return links.list().filter((link) => link.master === bridge.index && isContainerPort(link) && link.mtu > bridge.mtu);
 }
 
 /** Plugs in again what a bridge that is gone left plugged in nowhere. */
 export function plugContainersIn(links: Links, name: string): void {
   const bridge = present(links, name);
   for (const link of links.list()) {
-    if (!link.name.startsWith(CONTAINER_PORT_PREFIX) || link.kind !== "veth" || link.master !== undefined) continue;
+    if (!isContainerPort(link) || link.kind !== "veth" || link.master !== undefined) continue;
     links.change({ index: link.index, master: bridge.index }, `plug "${link.name}" into "${name}"`);
     links.setPort(links.byIndex(link.index) ?? link, { hairpin: true });
   }

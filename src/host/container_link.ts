@@ -97,6 +97,16 @@ function peerOf(inside: Link, hostLinks: readonly Link[]): Link | undefined {
   );
 }
 
+/** Where a link differs from what `attach` makes. */
+export interface LinkShape {
+  /** In the container; `ethwe`. */
+  readonly insideName?: string;
+  /** The bridge's. */
+  readonly mtu?: number;
+  /** Frames may go back to where they came from, as where a service of a container is the container; so they may. */
+  readonly hairpin?: boolean;
+}
+
 /**
  * Makes both ends in one request, each in its namespace under its final name and the host end in the bridge: there is never a
  * half of it to clean up. The second of `names` is used where the first is taken, by a container that outlived its first process.
@@ -104,22 +114,22 @@ function peerOf(inside: Link, hostLinks: readonly Link[]): Link | undefined {
 export function createContainerLink(
   hostLinks: Links,
   container: ContainerNetns,
-  options: { readonly names: readonly string[]; readonly bridge: Link },
+  options: { readonly names: readonly string[]; readonly bridge: Link } & LinkShape,
 ): ContainerLink {
-  const { bridge, names } = options;
-  const peer = { name: CONTAINER_LINK, mtu: bridge.mtu, netnsFd: container.fd };
+  const { bridge, names, insideName = CONTAINER_LINK, mtu = bridge.mtu } = options;
+  const peer = { name: insideName, mtu, netnsFd: container.fd };
   for (const [i, name] of names.entries()) {
     try {
-      const host = hostLinks.create({ name, mtu: bridge.mtu, master: bridge.index, kind: { type: "veth", peer } });
-      const inside = container.links.find(CONTAINER_LINK);
+      const host = hostLinks.create({ name, mtu, master: bridge.index, kind: { type: "veth", peer } });
+      const inside = container.links.find(insideName);
       if (inside !== undefined) return { host, inside };
-      throw new OperationError(`Cannot make interface "${CONTAINER_LINK}": it went away at once`);
+      throw new OperationError(`Cannot make interface "${insideName}": it went away at once`);
     } catch (error) {
       if (error instanceof LinkError && error.errnoName === "EEXIST" && i + 1 < names.length) continue;
       throw error;
     }
   }
-  throw new OperationError(`Cannot make interface "${CONTAINER_LINK}": no name given`);
+  throw new OperationError(`Cannot make interface "${insideName}": no name given`);
 }
 
 /** Brings what is there to the state it shall have before it gets addresses. */
@@ -128,19 +138,18 @@ export function prepareContainerLink(
   container: ContainerNetns,
   link: ContainerLink,
   bridge: Link,
+  { mtu = bridge.mtu, hairpin = true }: LinkShape = {},
 ): void {
   const { host, inside } = link;
-  if (host.mtu !== bridge.mtu) hostLinks.change({ index: host.index, mtu: bridge.mtu }, `set MTU of "${host.name}"`);
+  if (host.mtu !== mtu) hostLinks.change({ index: host.index, mtu }, `set MTU of "${host.name}"`);
   if (host.master !== bridge.index) {
     hostLinks.change({ index: host.index, master: bridge.index }, `plug "${host.name}" into "${bridge.name}"`);
   }
-  hostLinks.setPort(hostLinks.byIndex(host.index) ?? host, { hairpin: true });
+  hostLinks.setPort(hostLinks.byIndex(host.index) ?? host, { hairpin });
   refuseRouterAdvertisements(host.name);
   if (!host.up) hostLinks.change({ index: host.index, up: true }, `bring "${host.name}" up`);
   container.run(() => setInterfaceSysctls(inside.name));
-  if (inside.mtu !== bridge.mtu) {
-    container.links.change({ index: inside.index, mtu: bridge.mtu }, `set MTU of "${inside.name}"`);
-  }
+  if (inside.mtu !== mtu) container.links.change({ index: inside.index, mtu }, `set MTU of "${inside.name}"`);
 }
 
 /** Multicast goes through the overlay, unless another interface has such a route. */

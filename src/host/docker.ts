@@ -3,7 +3,7 @@
  * it is loaded by the first question and nowhere else.
  */
 import { OperationError } from "../lib/errors.ts";
-import { findProgram, run } from "./command.ts";
+import { findProgram, run, type RunOptions } from "./command.ts";
 
 /** A container as far as we care. */
 export interface DockerContainer {
@@ -12,10 +12,12 @@ export interface DockerContainer {
   /** Without the leading slash. */
   readonly name: string;
   readonly running: boolean;
+  /** Of the last time it ran. */
+  readonly exitCode: number;
   /** First process, in our PID namespace; 0 where it does not run. */
   readonly pid: number;
-  /** It has no network namespace of its own. */
-  readonly hostNetwork: boolean;
+  /** As Docker has it: `default`, `bridge`, `none`, `host`, `container:ID` or a network's name; empty where it does not say. */
+  readonly networkMode: string;
   readonly hostname: string;
   readonly domainname: string;
   /** The file that is mounted over its `/etc/hosts`. */
@@ -83,20 +85,32 @@ export async function runningContainers(): Promise<DockerContainer[]> {
   return containers;
 }
 
-/** `docker run -d …` through the docker program, whose own messages go to our stderr; resolves to the full id. */
-export async function dockerRun(args: readonly string[]): Promise<string> {
-  const program = findProgram("docker");
-  if (program === undefined) {
-    throw new OperationError('Cannot start a container: the program "docker" is not installed');
-  }
-  const { code, stdout, stderr } = await run(program, ["run", "-d", ...args]);
-  if (code !== 0) throw new OperationError(stderr.trim() || `docker run ended with ${code}`, code);
+/** `docker run -d …` through the docker program; resolves to the full id. */
+export async function dockerRun(args: readonly string[], options: DockerCommandOptions = {}): Promise<string> {
+  const stdout = await dockerCommand(["run", "-d", ...args], options);
   // Pulling an image writes to stderr; what is printed is the id.
   const id = stdout.trim().split("\n").at(-1) ?? "";
   if (!/^[0-9a-f]{64}$/.test(id)) {
     throw new OperationError(`Cannot start a container: docker printed no id but "${id}"`);
   }
   return id;
+}
+
+export interface DockerCommandOptions extends RunOptions {
+  /** Another engine than that of the environment, as `DOCKER_HOST` names one. */
+  readonly host?: string;
+}
+
+/** The docker program, to its end; what it prints. Where it fails its own words are the error, and its status ours. */
+export async function dockerCommand(args: readonly string[], options: DockerCommandOptions = {}): Promise<string> {
+  const program = findProgram("docker");
+  if (program === undefined) {
+    throw new OperationError('Cannot ask Docker: the program "docker" is not installed');
+  }
+  const { host, ...rest } = options;
+  const { code, stdout, stderr } = await run(program, [...host === undefined ? [] : ["-H", host], ...args], rest);
+  if (code !== 0) throw new OperationError(stderr.trim() || `docker ${args[0]} ended with ${code}`, code);
+  return stdout;
 }
 
 let engine: Promise<Dockerode> | undefined;
@@ -114,7 +128,7 @@ function readContainer(answer: unknown, reference: string): DockerContainer {
   const { Id, Name, State, HostConfig, Config, HostsPath } = answer as {
     Id?: unknown;
     Name?: unknown;
-    State?: { Running?: unknown; Pid?: unknown };
+    State?: { Running?: unknown; Pid?: unknown; ExitCode?: unknown };
     HostConfig?: { NetworkMode?: unknown };
     Config?: { Hostname?: unknown; Domainname?: unknown };
     HostsPath?: unknown;
@@ -126,8 +140,9 @@ function readContainer(answer: unknown, reference: string): DockerContainer {
     id: Id,
     name: typeof Name === "string" ? Name.replace(/^\//, "") : "",
     running: State?.Running === true,
+    exitCode: typeof State?.ExitCode === "number" ? State.ExitCode : 0,
     pid: typeof State?.Pid === "number" ? State.Pid : 0,
-    hostNetwork: HostConfig?.NetworkMode === "host",
+    networkMode: typeof HostConfig?.NetworkMode === "string" ? HostConfig.NetworkMode : "",
     hostname: typeof Config?.Hostname === "string" ? Config.Hostname : "",
     domainname: typeof Config?.Domainname === "string" ? Config.Domainname : "",
     hostsPath: typeof HostsPath === "string" && HostsPath.startsWith("/") ? HostsPath : undefined,

@@ -11,20 +11,30 @@ import { dockerIsThere, SOCKET } from "./docker.ts";
 export interface ContainerListener {
   /** All that run: at first, and whenever something may have been missed. What is told afterwards happened later, or once more. */
   running(ids: ReadonlySet<string>): void;
+  /** Now and then, as an engine drops events for whoever is slow: all that run, or are about to. */
+  present?(ids: ReadonlySet<string>): void;
   started(id: string): void;
   died(id: string): void;
   /** It is removed. */
   destroyed(id: string): void;
+  /** It was put into a network of Docker or taken out of one, running or not. */
+  networksChanged?(id: string): void;
+  /** Nothing is told until the next `running`: the engine has ended. */
+  gone?(): void;
 }
 
-/** The engine may not be there yet, or go for a while. */
+/** The engine may not be there yet, or go for a while. Nobody else is troubled where it is on this host. */
 const FIRST_RETRY_MS = 1_000;
-const LAST_RETRY_MS = 20_000;
+const LAST_RETRY_MS = { here: 2_000, elsewhere: 20_000 } as const;
+const PRESENT_EVERY_MS = 60_000;
 /** An event has some hundred octets; a line that does not end is none. */
 const MAX_LINE_OCTETS = 1 << 20;
 const MAX_LIST_OCTETS = 64 << 20;
 const MAX_HEADER_OCTETS = 64 << 10;
-const FILTERS = JSON.stringify({ type: ["container"], event: ["start", "die", "destroy"] });
+const FILTERS = JSON.stringify({
+  type: ["container", "network"],
+  event: ["start", "die", "destroy", "connect", "disconnect"],
+});
 
 /** Tells of Docker's containers until it is stopped, across restarts of the engine. */
 export class ContainerWatch {
@@ -33,11 +43,17 @@ export class ContainerWatch {
   #events: Answer | undefined;
   #timer: number | undefined;
   #retryMs = FIRST_RETRY_MS;
+  readonly #presentEveryMs: number;
+  /** What happened while the list was asked for: it may be older. */
+  #meanwhile: Map<string, "started" | "died"> | undefined;
   #stopped = false;
 
-  constructor(o: { readonly listener: ContainerListener; readonly log: Logger }) {
+  constructor(
+    o: { readonly listener: ContainerListener; readonly log: Logger; readonly presentEveryMs?: number },
+  ) {
     this.#listener = o.listener;
     this.#log = o.log;
+    this.#presentEveryMs = o.presentEveryMs ?? PRESENT_EVERY_MS;
     void this.#follow();
   }
 
@@ -59,16 +75,43 @@ export class ContainerWatch {
     }
     this.#events = undefined;
     if (this.#stopped) return;
+    this.#listener.gone?.();
     this.#timer = setTimeout(() => void this.#follow(), this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 1.5, LAST_RETRY_MS);
+    this.#retryMs = Math.min(this.#retryMs * 1.5, LAST_RETRY_MS[isHere() ? "here" : "elsewhere"]);
   }
 
   /** Resolves when the engine has ended. */
   async #read(events: Answer): Promise<void> {
-    const ids = await runningIds();
+    const ids = await listIds("/containers/json");
     if (this.#stopped) return;
     this.#retryMs = FIRST_RETRY_MS;
     this.#listener.running(ids);
+    const timer = setInterval(() => void this.#tellPresent(events), this.#presentEveryMs);
+    try {
+      await this.#readEvents(events);
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
+  async #tellPresent(events: Answer): Promise<void> {
+    if (this.#listener.present === undefined || this.#meanwhile !== undefined) return;
+    const meanwhile = this.#meanwhile = new Map<string, "started" | "died">();
+    try {
+      const ids = new Set(await listIds(PRESENT));
+      for (const [id, what] of meanwhile) {
+        if (what === "started") ids.add(id);
+        else ids.delete(id);
+      }
+      if (this.#events === events && !this.#stopped) this.#listener.present(ids);
+    } catch (error) {
+      this.#log.debug("containers of Docker cannot be listed", { error: (error as Error).message });
+    } finally {
+      this.#meanwhile = undefined;
+    }
+  }
+
+  async #readEvents(events: Answer): Promise<void> {
     const decoder = new TextDecoder();
     let rest = "";
     for (let octets = await events.read(); octets !== undefined; octets = await events.read()) {
@@ -81,22 +124,37 @@ export class ContainerWatch {
 
   #tell(line: string): void {
     if (this.#stopped) return;
-    let event: { readonly Action?: unknown; readonly Actor?: { readonly ID?: unknown } } | null;
+    let event: {
+      readonly Type?: unknown;
+      readonly Action?: unknown;
+      readonly Actor?: { readonly ID?: unknown; readonly Attributes?: { readonly container?: unknown } };
+    } | null;
     try {
       event = JSON.parse(line);
     } catch {
       return;
     }
-    const id = event?.Actor?.ID;
+    const ofNetwork = event?.Type === "network";
+    const id = ofNetwork ? event?.Actor?.Attributes?.container : event?.Actor?.ID;
     if (typeof id !== "string" || !/^[0-9a-f]{64}$/.test(id)) return;
-    if (event!.Action === "start") this.#listener.started(id);
-    else if (event!.Action === "die") this.#listener.died(id);
-    else if (event!.Action === "destroy") this.#listener.destroyed(id);
+    if (ofNetwork) this.#listener.networksChanged?.(id);
+    else if (event!.Action === "start") {
+      this.#meanwhile?.set(id, "started");
+      this.#listener.started(id);
+    } else if (event!.Action === "die") {
+      this.#meanwhile?.set(id, "died");
+      this.#listener.died(id);
+    } else if (event!.Action === "destroy") this.#listener.destroyed(id);
   }
 }
 
-async function runningIds(): Promise<ReadonlySet<string>> {
-  using answer = await ask("/containers/json");
+/** Those that are being started have names and addresses already. */
+const PRESENT = `/containers/json?all=1&filters=${
+  encodeURIComponent(JSON.stringify({ status: ["created", "running", "paused", "restarting"] }))
+}`;
+
+async function listIds(path: string): Promise<ReadonlySet<string>> {
+  using answer = await ask(path);
   const pieces: Uint8Array<ArrayBuffer>[] = [];
   let total = 0;
   for (let octets = await answer.read(); octets !== undefined; octets = await answer.read()) {
@@ -174,8 +232,13 @@ async function readHeader(connection: Deno.Conn): Promise<Uint8Array<ArrayBuffer
   throw new Error("it does not answer");
 }
 
+/** Whether the engine is reached through a socket of this host. */
+function isHere(): boolean {
+  return (Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`).startsWith("unix://");
+}
+
 /** As the docker program finds its engine, TLS included. */
-async function connect(): Promise<Deno.Conn> {
+export async function connect(): Promise<Deno.Conn> {
   const host = Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`;
   const path = /^unix:\/\/(.*)$/.exec(host)?.[1];
   if (path !== undefined) return await Deno.connect({ transport: "unix", path });

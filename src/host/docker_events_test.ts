@@ -19,6 +19,7 @@ Deno.test("ContainerWatch tells what runs, then what happens, and starts over wh
       started: (id) => void told.push(`started ${name(id)}`),
       died: (id) => void told.push(`died ${name(id)}`),
       destroyed: (id) => void told.push(`destroyed ${name(id)}`),
+      networksChanged: (id) => void told.push(`networks ${name(id)}`),
     },
   });
   try {
@@ -35,8 +36,13 @@ Deno.test("ContainerWatch tells what runs, then what happens, and starts over wh
       engine.write(`,"Actor":{"ID":"${B}"}}\nnonsense\n{"Action":"die","Actor":{"ID":"short"}}\n`);
       engine.emit("health_status: healthy", A);
       engine.emit("destroy", B);
-      await until(() => told.length === 5);
-      assert.deepEqual(told.splice(0), ["running a", "started b", "died a", "died b", "destroyed b"]);
+      const attributes = { name: "mine", container: A };
+      engine.write(
+        JSON.stringify({ Type: "network", Action: "connect", Actor: { ID: B, Attributes: attributes } }) + "\n",
+      );
+      engine.write(JSON.stringify({ Type: "network", Action: "disconnect", Actor: { ID: B } }) + "\n");
+      await until(() => told.length === 6);
+      assert.deepEqual(told.splice(0), ["running a", "started b", "died a", "died b", "destroyed b", "networks a"]);
     }
     await delay(20);
     await using _engine = new Engine(socket, [B]);
@@ -51,20 +57,62 @@ Deno.test("ContainerWatch tells what runs, then what happens, and starts over wh
   }
 });
 
+Deno.test("ContainerWatch tells what is present now and then, with what happened while it asked", async () => {
+  const directory = await Deno.makeTempDir();
+  const socket = `${directory}/docker.sock`;
+  const before = Deno.env.get("DOCKER_HOST");
+  Deno.env.set("DOCKER_HOST", `unix://${socket}`);
+  const told: string[] = [];
+  await using engine = new Engine(socket, [A]);
+  const watch = new ContainerWatch({
+    log: SILENT,
+    presentEveryMs: 100,
+    listener: {
+      running() {},
+      present: (ids) => void told.push([...ids].map((id) => id[0]!).sort().join("")),
+      started() {},
+      died() {},
+      destroyed() {},
+    },
+  });
+  try {
+    await until(() => told.length > 0);
+    assert.equal(told[0], "a");
+    // The list of then is answered now.
+    engine.whileListing = async () => {
+      engine.emit("start", B);
+      engine.emit("die", A);
+      await delay(50);
+    };
+    const count = told.length;
+    await until(() => told.slice(count).includes("b"));
+  } finally {
+    watch.stop();
+    await delay(50);
+    if (before === undefined) Deno.env.delete("DOCKER_HOST");
+    else Deno.env.set("DOCKER_HOST", before);
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
 class Engine implements AsyncDisposable {
   readonly #server: Deno.HttpServer;
   readonly #path: string;
   #events: ReadableStreamDefaultController<Uint8Array> | undefined;
+  whileListing: (() => Promise<void>) | undefined;
 
   constructor(path: string, ids: readonly string[]) {
     this.#path = path;
-    this.#server = Deno.serve({ path, onListen() {} }, (request) => {
+    this.#server = Deno.serve({ path, onListen() {} }, async (request) => {
       const url = new URL(request.url);
-      if (url.pathname.endsWith("/containers/json")) return Response.json(ids.map((Id) => ({ Id })));
+      if (url.pathname.endsWith("/containers/json")) {
+        await this.whileListing?.();
+        return Response.json(ids.map((Id) => ({ Id })));
+      }
       assert.ok(url.pathname.endsWith("/events"));
       assert.deepEqual(JSON.parse(url.searchParams.get("filters")!), {
-        type: ["container"],
-        event: ["start", "die", "destroy"],
+        type: ["container", "network"],
+        event: ["start", "die", "destroy", "connect", "disconnect"],
       });
       return new Response(
         new ReadableStream<Uint8Array>({
@@ -72,6 +120,7 @@ class Engine implements AsyncDisposable {
             this.#events = controller;
             controller.enqueue(new TextEncoder().encode("\n"));
           },
+          cancel: () => this.#events = undefined,
         }),
       );
     });

@@ -9,8 +9,24 @@ export interface LockOptions {
 
 const PATIENCE_MS = 1000;
 
-/** Runs `work` while holding the lock; waits for it without a limit, as whoever holds it either ends or dies. */
+/** By path: the end of the last work that this process does or will do under it. */
+const lines = new Map<string, Promise<unknown>>();
+
+/**
+ * Runs `work` while holding the lock; waits for it without a limit, as whoever holds it either ends or dies. Within this process one
+ * waits at a time: each that waits for the kernel has a thread, and they are few enough to be wanted for the work itself.
+ */
 export async function withLock<T>(path: string, work: () => Promise<T> | T, options: LockOptions = {}): Promise<T> {
+  const before = lines.get(path);
+  const turn = (before ?? Promise.resolve()).then(() => withFileLock(path, work, options));
+  const ended = turn.catch(() => {}).then(() => {
+    if (lines.get(path) === ended) lines.delete(path);
+  });
+  lines.set(path, ended);
+  return await turn;
+}
+
+async function withFileLock<T>(path: string, work: () => Promise<T> | T, options: LockOptions): Promise<T> {
   // A holder that removes its directory (reset) must not let two in: whoever got a file that is no longer there tries again.
   for (;;) {
     using file = await openLock(path);

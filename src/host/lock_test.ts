@@ -45,6 +45,22 @@ Deno.test("withLock() keeps others out when its holder removes the file", async 
   }
 });
 
+Deno.test("withLock() leaves the work under it its threads, however many wait", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    let done = 0;
+    // More than a runtime has threads for.
+    const all = Array.from({ length: 200 }, () =>
+      withLock(`${directory}/lock`, async () => {
+        await Deno.writeTextFile(`${directory}/count`, String(++done));
+      }));
+    await Promise.all(all);
+    assert.equal(await Deno.readTextFile(`${directory}/count`), "200");
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
 Deno.test("withLock() lets go when the work fails", async () => {
   const directory = await Deno.makeTempDir();
   try {

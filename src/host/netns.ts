@@ -9,8 +9,9 @@ export type ContainerReference =
   | { readonly kind: "pid"; readonly pid: number }
   | { readonly kind: "netns"; readonly path: string };
 
-/** `pid:N` and `netns:PATH` are themselves, everything else is a name for Docker. */
-export function parseContainerReference(text: string): ContainerReference {
+/** `pid:N` and `netns:PATH` are themselves, everything else is a name for Docker, also behind `docker:`. */
+export function parseContainerReference(given: string): ContainerReference {
+  const text = given.replace(/^docker:/, "");
   const pid = /^pid:([1-9]\d{0,9})$/.exec(text);
   if (pid !== null) return { kind: "pid", pid: Number(pid[1]) };
   if (/^netns:./.test(text)) return { kind: "netns", path: resolve(text.slice("netns:".length)) };

@@ -18,7 +18,7 @@ import { OperationError } from "../lib/errors.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import type { NetworkId } from "../service/plan.ts";
 import type { Link } from "../wire/rtnetlink.ts";
-import { PORT_PREFIX } from "./bridge.ts";
+import { isOurPort } from "./bridge.ts";
 import { applyLinkConfig, type LinkConfig, mergeLinkConfigs, readLinkConfig } from "./link_config.ts";
 import { Links, setSysctl } from "./links.ts";
 import { statNetns } from "./netns.ts";
@@ -171,7 +171,7 @@ class Isolation implements Disposable {
       throw new OperationError(`Cannot put interface "${name}" into network "${this.#name}": ${why}`);
     };
     if (name === "lo") refuse("it is in every network");
-    if (name.startsWith(PORT_PREFIX) || name.startsWith(TRANSIT_PREFIX)) refuse("it is weave's own");
+    if (isOurPort(name) || name.startsWith(TRANSIT_PREFIX)) refuse("it is weave's own");
     if (link?.master !== undefined) {
       refuse(`it is a port of "${this.#here.byIndex(link.master)?.name ?? link.master}"`);
     }

@@ -244,9 +244,14 @@ export class Allocator implements GossipChannel {
     return this.#territory.holdings.inRange(id, range);
   }
 
+  /** Who holds an address here: an id, or the address itself as text where it was given without one. */
+  holderOf(address: Ipv4): string | undefined {
+    return this.#territory.holdings.holderOf(address);
+  }
+
   /** Everything that is held here. */
-  held(): readonly { readonly id: string; readonly cidrs: readonly Cidr[] }[] {
-    return [...this.#territory.holdings.entries()].map(([id, { cidrs }]) => ({ id, cidrs }));
+  held(): readonly { readonly id: string; readonly isContainer: boolean; readonly cidrs: readonly Cidr[] }[] {
+    return [...this.#territory.holdings.entries()].map(([id, holding]) => ({ id, ...holding }));
   }
 
   /**

@@ -508,6 +508,23 @@ Deno.test("a ring of a hundred thousand strange owners is merged and shown in re
   assert.ok(performance.now() - begin < 5_000);
 });
 
+Deno.test("an address that was given without an id is known where it is found in a container", () => {
+  const a = new Node(A);
+  assert.equal(a.allocate("_"), "10.32.0.1/24");
+  const found = { id: "c1", cidr: parseCidr("10.32.0.1/24")!, isContainer: true };
+  const warnings: string[] = [];
+  const log = { ...SILENT, warn: (event: string) => void warnings.push(event) };
+  const again = new Node(A, { stored: a.stored, existing: [found], running: new Set(["c1"]), log });
+  again.allocator.handleExisting([found], again.now);
+  assert.deepEqual(warnings, []);
+  assert.deepEqual(again.lookup("10.32.0.1"), ["10.32.0.1/24"]);
+  assert.equal(again.allocate("_"), "10.32.0.2/24");
+  again.allocator.handleExisting([{ ...found, id: "c2", cidr: parseCidr("10.32.0.2/24")! }], again.now);
+  again.claim("c3", "10.32.0.3/24");
+  again.allocator.handleExisting([{ ...found, id: "c2", cidr: parseCidr("10.32.0.3/24")! }], again.now);
+  assert.equal(warnings.length, 1, "another one's is not");
+});
+
 // What the tests use -----------------------------------------------------------------------------------------------
 
 interface NodeOptions {
@@ -517,6 +534,7 @@ interface NodeOptions {
   readonly stored?: StoredIpam | undefined;
   readonly existing?: AllocatorOptions["existing"];
   readonly running?: ReadonlySet<string>;
+  readonly log?: AllocatorOptions["log"];
   /** Whether what is to be written is, at once. */
   readonly writes?: boolean;
 }
@@ -547,7 +565,7 @@ class Node {
       reclaim: { afterMs: undefined, elapsed: { ms: 0, exact: true } },
       peers: { inReach: (peer) => this.peers.has(peer), targetCount: () => o.targets ?? 0 },
       random: new SeededRandom(1),
-      log: SILENT,
+      log: o.log ?? SILENT,
     }, 0);
     this.drain();
   }

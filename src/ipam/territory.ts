@@ -150,7 +150,8 @@ export class Territory {
   /** Takes note that an address is in use, whoever owns it. False: somebody else holds it here. */
   note({ id, cidr, isContainer }: Claimant): boolean {
     const holder = this.holdings.holderOf(cidr.address);
-    if (holder !== undefined) return holder === id || id === NO_CONTAINER_ID;
+    // Who got it without an id may be this one.
+    if (holder !== undefined) return holder === id || id === NO_CONTAINER_ID || holder === formatIpv4(cidr.address);
     if (this.#problemWith(cidr) !== undefined) return false;
     this.#space.claim(cidr.address);
     this.#hold({ id, cidr, isContainer });

@@ -38,8 +38,8 @@ tar -C /run/image -c . | docker import - ${IMAGE}
 `;
 
 /** The variables with which `docker` and its engine are found, for a host that shall have them. */
-export async function dockerEnvironment(): Promise<Record<string, string>> {
-  const tree = await dockerTree();
+export async function dockerEnvironment(inTree?: string): Promise<Record<string, string>> {
+  const tree = inTree ?? await dockerTree();
   const programs = ["usr/sbin", "usr/bin"].map((folder) => join(tree, folder));
   const libraries = ["usr/lib", "lib"].map((folder) => join(tree, folder, `${Deno.build.arch}-linux-gnu`));
   return { PATH: [...programs, Deno.env.get("PATH")].join(":"), LD_LIBRARY_PATH: libraries.join(":") };
@@ -49,27 +49,46 @@ export class DockerEngine implements AsyncDisposable {
   private constructor(
     readonly host: EmulatedHost,
     readonly env: Readonly<Record<string, string>>,
-    readonly daemon: RunningCommand,
+    public daemon: RunningCommand,
   ) {}
 
-  static async start(host: EmulatedHost): Promise<DockerEngine> {
-    const env = await dockerEnvironment();
+  /** @param inTree where its programs are; downloaded unless said otherwise */
+  static async start(host: EmulatedHost, inTree?: string): Promise<DockerEngine> {
+    const tree = inTree ?? await dockerTree();
+    const env = await dockerEnvironment(tree);
     const unified = /^\S+ \/sys\/fs\/cgroup cgroup2 /m.test(await Deno.readTextFile("/proc/self/mounts"));
     await host.sh(unified ? MOUNT_CGROUP2 : MOUNT_CGROUP1);
     await host.sh("mkdir -p /var/lib/docker && mount -t tmpfs tmpfs /var/lib/docker");
-    const daemon = host.spawn(["dockerd", "--userland-proxy=false", `--cgroup-parent=${CGROUP}`], { env });
-    const engine = new DockerEngine(host, env, daemon);
+    const engine = new DockerEngine(host, env, startDaemon(host, env));
     try {
-      await waitFor("the Docker engine", async () => {
-        if (daemon.ended) throw new Error(`dockerd has ended: ${daemon.stderr.slice(-2000)}`);
-        return await engine.docker("version");
-      }, 30_000);
-      await host.exec(["sh", "-ec", BUILD_IMAGE, await dockerTree(), ...PROGRAMS], { env });
+      await engine.#untilReady();
+      await host.exec(["sh", "-ec", BUILD_IMAGE, tree, ...PROGRAMS], { env });
     } catch (error) {
       await engine[Symbol.asyncDispose]();
       throw error;
     }
     return engine;
+  }
+
+  /** Ends it in that way; containers go on where it has no time to end them. */
+  async stop(signal: Deno.Signal): Promise<void> {
+    this.daemon.signal(signal);
+    await this.daemon.finished(30_000);
+  }
+
+  /** Starts it again after `stop`. */
+  async startAgain(): Promise<void> {
+    // What a killed one leaves behind keeps the next one from starting.
+    await this.host.sh("rm -f /var/run/docker.pid");
+    this.daemon = startDaemon(this.host, this.env);
+    await this.#untilReady();
+  }
+
+  async #untilReady(): Promise<void> {
+    await waitFor("the Docker engine", async () => {
+      if (this.daemon.ended) throw new Error(`dockerd has ended: ${this.daemon.stderr.slice(-2000)}`);
+      return await this.docker("version");
+    }, 30_000);
   }
 
   /** Runs `docker …` and returns what it prints. */
@@ -100,4 +119,8 @@ export class DockerEngine implements AsyncDisposable {
       "+",
     ]);
   }
+}
+
+function startDaemon(host: EmulatedHost, env: Readonly<Record<string, string>>): RunningCommand {
+  return host.spawn(["dockerd", "--userland-proxy=false", `--cgroup-parent=${CGROUP}`], { env });
 }

@@ -99,3 +99,157 @@ async function pings(engine: DockerEngine, container: string, address: string): 
 async function hostPings(host: EmulatedHost, address: string): Promise<boolean> {
   return (await host.attempt(["ping", "-n", "-q", "-c", "1", "-W", "2", address])).code === 0;
 }
+
+testAsRoot(
+  "the process of a container of weave run starts when its network is there, also at later starts",
+  async () => {
+    await using lab = new Lab({ env: await dockerEnvironment() });
+    const host = await lab.host("host1");
+    await using engine = await DockerEngine.start(host);
+    await host.weave("launch");
+    // What it sees at its very start.
+    const look = "ip -4 address show ethwe; ip route; cat /etc/hosts; nslookup web.weave.local; sleep 1000";
+    const run = [
+      "run",
+      "10.0.0.1/24",
+      "net:10.32.1.0/24",
+      "--name",
+      "web",
+      "--restart",
+      "always",
+      IMAGE,
+      "sh",
+      "-c",
+      look,
+    ];
+    const id = await host.weave(...run);
+    const seen = async () => (await engine.docker("logs", id)).split("\n").filter((line) => line !== "").join("\n");
+    const wanted = [
+      /inet 10\.0\.0\.1\/24/,
+      /inet 10\.32\.1\.1\/24/,
+      /224\.0\.0\.0\/4 dev ethwe/,
+      /^10\.0\.0\.1 +web\.weave\.local/m,
+    ];
+    await waitFor("what it saw", async () => /Address( 1)?: 10\.(0\.0|32\.1)\.1/.test(await seen()), 10_000, [host]);
+    for (const want of wanted) assert.match(await seen(), want);
+
+    // Killed, so that Docker starts it again; restarted by hand; with the router away meanwhile.
+    const times = async () => (await seen()).match(/inet 10\.0\.0\.1\/24/g)?.length;
+    const pid = () => engine.docker("inspect", "-f", "{{.State.Pid}}", id);
+    await host.sh(`kill -9 ${await pid()}`);
+    await waitFor("its second start", async () => await times() === 2, 10_000, [host]);
+    assert.equal(await host.weave("restart", "web"), "web");
+    await waitFor("its third start", async () => await times() === 3, 10_000, [host]);
+    await host.weave("stop");
+    await engine.docker("restart", "-t", "0", id);
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    assert.equal(await times(), 3, "it waits for its network");
+    await host.weave("launch");
+    await waitFor("its fourth start", async () => await times() === 4, 10_000, [host]);
+    assert.match(await host.weave("ps", "web"), /^web \S{17} 10\.0\.0\.1\/24 10\.32\.1\.1\/24$/);
+
+    // Said for one container, it holds for all its starts.
+    const bare = [
+      "run",
+      "--without-dns",
+      "--no-rewrite-hosts",
+      "--no-multicast-route",
+      "10.0.0.2/24",
+      "--name",
+      "bare",
+    ];
+    await host.weave(
+      ...bare,
+      "-h",
+      "bare.weave.local",
+      IMAGE,
+      "sh",
+      "-c",
+      `${look.replace("nslookup web.weave.local; ", "")}`,
+    );
+    for (let i = 1; i <= 2; i++) {
+      const saw = async () => await engine.docker("logs", "bare");
+      await waitFor("what it saw", async () => (await saw()).match(/inet 10\.0\.0\.2\/24/g)?.length === i, 10_000, [
+        host,
+      ]);
+      assert.doesNotMatch(await saw(), /224\.0\.0\.0|^10\.0\.0\.2\s+bare/m);
+      assert.equal(await host.weave("dns-lookup", "bare"), "");
+      if (i === 1) await engine.docker("restart", "-t", "0", "bare");
+    }
+  },
+);
+
+testAsRoot("weave start and restart, containers called like addresses, and what cannot be attached", async () => {
+  await using lab = new Lab({ env: await dockerEnvironment() });
+  const host = await lab.host("host1");
+  await using engine = await DockerEngine.start(host);
+  await host.weave("launch");
+  await engine.docker(
+    "create",
+    "--stop-timeout",
+    "1",
+    "--name",
+    "10.0.0.9",
+    "-h",
+    "nine.weave.local",
+    IMAGE,
+    "sleep",
+    "1000",
+  );
+  assert.equal(await host.weave("start", "10.0.0.1/24", "10.0.0.9"), "10.0.0.9");
+  assert.match(await host.weave("ps", "10.0.0.9"), /^10\.0\.0\.9 \S{17} 10\.0\.0\.1\/24$/);
+  await host.weave("dns-add", "10.0.0.77", "10.0.0.9");
+  assert.deepEqual((await host.weave("dns-lookup", "nine")).split("\n").sort(), ["10.0.0.1", "10.0.0.77"]);
+  await host.weave("dns-add", "docker:10.0.0.9", "-h", "alias.weave.local");
+  assert.equal(await host.weave("dns-lookup", "alias"), "10.0.0.1");
+  assert.equal(await host.weave("restart", "10.0.0.9"), "10.0.0.9");
+  assert.match(await host.weave("ps", "10.0.0.9"), /^10\.0\.0\.9 \S{17} 10\.0\.0\.1\/24$/);
+  await waitFor("its name", async () => await host.weave("dns-lookup", "nine") === "10.0.0.1", 5_000, [host]);
+  assert.match(await host.weave("status", "dns"), /^nine +10\.0\.0\.1 +[0-9a-f]{12} /m, "by the id, not by the name");
+  // Without an address it gets one, and keeps that as well.
+  await engine.docker("create", "--stop-timeout", "1", "--name", "two", IMAGE, "sleep", "1000");
+  await host.weave("start", "two");
+  const line = (await host.weave("ps", "two")).split(" ").at(-1);
+  await host.weave("restart", "two");
+  assert.equal((await host.weave("ps", "two")).split(" ").at(-1), line);
+
+  await engine.docker("create", "--name", "on-host", "--net=host", IMAGE, "sleep", "100");
+  const inside = await engine.docker("run", "-d", "--name", "inside", "--net=container:two", IMAGE, "sleep", "100");
+  const before = await engine.docker("ps", "-aq");
+  const cases: [string[], RegExp][] = [
+    [["start", "on-host"], /^Container is running in the host network namespace/],
+    [
+      ["attach", "inside"],
+      new RegExp(`^Container ${inside.slice(0, 12)} is running in the network namespace of container`),
+    ],
+    [["detach", "inside"], /^Container .* is running in the network namespace of container/],
+    [["restart", "inside"], /^Container .* is running in the network namespace of container/],
+    [["run", "--net=host", IMAGE, "sh"], /^Cannot run a container with --net=host: it has no network of its own/],
+    [["run", "--net=container:two", IMAGE, "sh"], /^Cannot run a container with --net=container:two/],
+    [["start", "nobody"], /^unable to inspect container nobody: No such container: nobody/],
+    [["start", "pid:1"], /^Cannot start "pid:1": a container of Docker expected/],
+  ];
+  for (const [args, says] of cases) {
+    const result = await host.attemptWeave(...args);
+    assert.match(result.stderr, says);
+    assert.notEqual(result.code, 0);
+    assert.equal(result.stdout, "");
+  }
+  assert.equal(await engine.docker("ps", "-aq"), before, "nothing was made");
+  assert.equal(await engine.docker("inspect", "-f", "{{.State.Status}}", "on-host"), "created");
+  assert.match(await host.weave("ps", "inside"), new RegExp(`^inside \\S{17} ${line}$`), "it is shown where it is");
+
+  // An address that somebody else has: nothing is left that waits for ever.
+  const taken = await host.attemptWeave("run", "10.0.0.1/24", "--name", "late", IMAGE, "sleep", "1000");
+  assert.match(taken.stderr, /^Container [0-9a-f]{64} was killed: it cannot be attached: /);
+  assert.equal(taken.code, 1);
+  assert.equal(await engine.docker("inspect", "-f", "{{.State.Running}}", "late"), "false");
+  // What its image lacks is said where its output goes.
+  const id = await host.weave("run", "10.0.0.5/24", IMAGE, "/no/such/program");
+  await waitFor(
+    "why",
+    async () =>
+      (await host.sh(`docker logs ${id} 2>&1`, { env: engine.env })).includes('exec: "/no/such/program": no such file'),
+    5_000,
+  );
+});

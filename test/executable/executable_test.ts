@@ -15,7 +15,7 @@ Deno.test("compile() makes the same octets from another checkout", async () => {
   try {
     const checkout = join(folder, "deeper", "checkout");
     await Deno.mkdir(checkout, { recursive: true });
-    const sources = ["deno.json", "deno.lock", "main.ts", "src", "ffi"].map((name) => join(PROJECT, name));
+    const sources = ["deno.json", "deno.lock", "main.ts", "src", "ffi", "helper"].map((name) => join(PROJECT, name));
     await run(["cp", "-r", ...sources, checkout]);
     const said: string[] = [];
     const output = join(folder, "out");

@@ -2,6 +2,9 @@
 
 import assert from "node:assert/strict";
 import { busyReport } from "../example_report.ts";
+import { readNetwork, readNetworked } from "../../src/daemon/docker_networks.ts";
+import { namesOf } from "../../src/daemon/plugin_containers.ts";
+import { leftoversOf } from "../../src/daemon/plugin_sweep.ts";
 import { parseAddressToken } from "../../src/daemon/address_book.ts";
 import { REPORT_VIEWS } from "../../src/daemon/status.ts";
 import { parseLine } from "../../src/cli/parse.ts";
@@ -13,6 +16,8 @@ import { OptionError } from "../../src/lib/errors.ts";
 import { formatCidr, formatEndpoint, parseCidr, parseEndpoint } from "../../src/lib/ip.ts";
 import { formatListenAddress, parseListenAddress } from "../../src/lib/listen_address.ts";
 import { formatMac, parsePeerName } from "../../src/lib/mac.ts";
+import { decide, endpointLinks, Refusal } from "../../src/plugin/calls.ts";
+import { CNI_VERSIONS, CniError, readCall, readGiven, readResult, writeResult } from "../../src/plugin/cni.ts";
 import type { Random } from "../../src/lib/random.ts";
 import { decodes, type ErrorFamily, makeInput, pick } from "./inputs.ts";
 import { InputError, type Target } from "./target.ts";
@@ -46,7 +51,50 @@ const LINES = [
   "--nickname é --dns-domain weave.local. --log-level debug --host 1.2.3.4 -- --x",
 ];
 
+/** A path, and a body on the next line. */
+const PLUGIN_CALLS = [
+  "/Plugin.Activate\n",
+  '/NetworkDriver.CreateNetwork\n{"NetworkID":"0123456789abcdef","Options":{"com.docker.network.generic":{"works.weave.multicast":"true"}}}',
+  '/NetworkDriver.CreateEndpoint\n{"NetworkID":"0123456789abcdef","EndpointID":"fedcba9876543210","Interface":{"MacAddress":"02:00:00:00:00:01"}}',
+  '/IpamDriver.RequestPool\n{"Pool":"10.40.0.0/16","SubPool":"10.40.1.0/24","V6":false}',
+  '/IpamDriver.RequestAddress\n{"PoolID":"weave-10.40.0.0/16-10.40.1.0/24","Address":"10.40.1.9"}',
+];
+
+const CNI_CONFIGS = [
+  '{"cniVersion":"0.3.1","name":"weave","type":"weave-net","hairpinMode":true,"mtu":1376,"bridge":"weave","dns":{}}',
+  '{"cniVersion":"1.0.0","name":"w","ipam":{"type":"weave-ipam","subnet":"10.40.0.0/16","gateway":"10.40.0.1","routes":[{"dst":"0.0.0.0/0","gw":"10.40.0.9"}]}}',
+  '{"name":"w","prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/x"}],"ips":[{"version":"4","address":"10.40.0.2/16","gateway":"10.40.0.1","interface":0}],"routes":[{"dst":"fd00::/8"}]}}',
+  '{"ip4":{"ip":"10.40.0.2/16","gateway":"10.40.0.1","routes":[{"dst":"0.0.0.0/0"}]},"ip6":{"ip":"fd00::2/64"}}',
+];
+
+/** What the engine answers. */
+const ENGINE_ANSWERS = [
+  '{"Name":"weave","Id":"ab","Driver":"weavemesh","IPAM":{"Driver":"weavemesh","Config":[{"Subnet":"10.32.0.0/12","Gateway":"10.32.0.0/12","AuxiliaryAddresses":{"a":"10.32.0.9"}}]},"Containers":{"cd":{"Name":"c1","EndpointID":"ef","IPv4Address":"10.32.0.1/12"}},"Options":{}}',
+  '{"Id":"ab","Name":"/c1","State":{"Running":true,"Pid":7},"Config":{"Hostname":"c1","Domainname":"weave.local"},"NetworkSettings":{"Networks":{"weave":{"NetworkID":"ab","IPAddress":"10.32.0.1","Aliases":["a","b"]}}}}',
+];
+
 export const TEXT_TARGETS: readonly Target[] = [
+  text("calls of Docker's networks", PLUGIN_CALLS, [Refusal], (call) => {
+    const [path = "", ...body] = call.split("\n");
+    const action = decide(path, new TextEncoder().encode(body.join("\n")), {
+      scope: "local",
+      ipam: true,
+      multicast: false,
+    }, { defaultSubnet: parseCidr("10.32.0.0/12") });
+    if (action.do === "createEndpoint") assert.match(endpointLinks(action.id).host, /^vethwl[\w.-]{9}$/);
+  }),
+  text("configuration of CNI", CNI_CONFIGS, [CniError, SyntaxError], (config) => {
+    const env: Record<string, string> = { CNI_COMMAND: "ADD", CNI_CONTAINERID: "c", CNI_NETNS: "/x", CNI_IFNAME: "e" };
+    if (config.includes("name")) readCall((name) => env[name], config);
+    const result = readResult(JSON.parse(config));
+    for (const version of CNI_VERSIONS) readResult(JSON.parse(JSON.stringify(writeResult(result, version))));
+    readGiven(result);
+  }),
+  text("answers of the Docker engine", ENGINE_ANSWERS, [SyntaxError], (answer) => {
+    const network = readNetwork(JSON.parse(answer));
+    leftoversOf([network], { held: new Set([1]), names: ["vethwg123456789"] });
+    namesOf(readNetworked(JSON.parse(answer)), "weave.local.");
+  }),
   text("template of a report", TEMPLATES, [], (template) => {
     const result = REPORT_VIEWS.template(template, REPORT);
     if (!result.ok) assert.ok(result.message.length < 70_000);

@@ -1,5 +1,5 @@
 /**
- * An emulated host: namespaces for network, mounts, PIDs and host name, with its own /run, /etc, /var/lib and /var/log. It needs
+ * An emulated host: namespaces for network, mounts, PIDs and host name, with its own /run, /etc, /opt, /var/lib and /var/log. It needs
  * root, and leaves nothing behind however this process ends: the first process of the host waits for the end of a pipe whose
  * other end is here, and the kernel clears the rest away with it. Nothing of it has a name outside.
  */
@@ -20,7 +20,7 @@ import { compiledWeave } from "./executable.ts";
 import type { Port } from "./link.ts";
 
 /**
- * Sets the namespaces up, then reaps what is left to it until its standard input ends. What lies in /etc and /var/lib is seen
+ * Sets the namespaces up, then reaps what is left to it until its standard input ends. What lies in /etc, /opt and /var/lib is seen
  * through, what is written there is the host's own; /tmp stays shared, where checkouts and test data may be.
  */
 const INIT = `
@@ -28,7 +28,8 @@ set -e
 cd /
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
-for folder in etc var/lib; do
+for folder in etc var/lib opt; do
+  [ -d "/$folder" ] || continue
   mkdir -p /run/.host/$folder /run/.work/$folder
   mount -t overlay overlay -o lowerdir=/$folder,upperdir=/run/.host/$folder,workdir=/run/.work/$folder /$folder
 done
