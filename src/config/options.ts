@@ -174,7 +174,7 @@ export const ROUTER = {
   host: address({ flag: "host", help: "listen at this address only" }),
   name: peerName({ flag: "name", help: "peer name; taken from the machine's ids" }),
   nickname: text({ flag: "nickname", value: "TEXT", default: undefined, help: "name for people; the host's name" }),
-  resume: toggle({ flag: "resume", help: "connect to the peers of the last time" }),
+  resume: toggle({ flag: "resume", help: "connect to the peers of the last time", kind: "rare" }),
   noDiscovery: toggle({ flag: "no-discovery", help: "connect to the given peers only" }),
   connLimit: wholeNumber({
     flag: "conn-limit",
