@@ -26,7 +26,14 @@ import type { Mesh } from "../mesh/mesh.ts";
 import { Catalogue, CHANNEL } from "../service/catalogue.ts";
 import type { BackendId, GatewaySubnet, NetworkId } from "../service/plan.ts";
 import { type Planned, type PlannerView, planServices, sameSubnet } from "../service/planner.ts";
-import { type ExportRecord, type ImportRecord, keyOf, type Known, virtualAddresses } from "../service/records.ts";
+import {
+  type ExportRecord,
+  type Held,
+  type ImportRecord,
+  keyOf,
+  type Known,
+  virtualAddresses,
+} from "../service/records.ts";
 import { NETLINK_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK } from "../wire/rtnetlink.ts";
 import type { Companion } from "./control_loop.ts";
 import type { Dns } from "./dns.ts";
@@ -95,7 +102,7 @@ export class Services implements Companion {
   #announcer: Announcer | undefined;
   /** What we answer for, as text. */
   readonly #answered = new Map<string, AnnouncedAddress>();
-  /** `address peer`: others that say they answer for what we do. */
+  /** `address peer holds`: others that could answer for what we answer for, or say that they do. */
   #rivals: ReadonlySet<string> = new Set();
   /** In which subnets this host has an address for services. */
   readonly #gateways: GatewaySubnet[] = [];
@@ -189,8 +196,20 @@ export class Services implements Companion {
     return [
       ...unable !== undefined && inUse ? [`Services do not work: ${unable}`] : [],
       ...this.#storeTrouble === undefined ? [] : [`Services will not come back after a restart: ${this.#storeTrouble}`],
-      ...this.networks.all().flatMap(({ name }) => this.networks.warnings(this.o.links, name)),
+      ...this.networks.all().flatMap(({ name }) => this.networkWarnings(name)),
+      ...this.#kernel?.networksLeft ?? [],
     ];
+  }
+
+  /** What keeps a network from working. */
+  networkWarnings(name: string): readonly string[] {
+    const warnings = this.#kernel?.networkWarnings(name) ?? [];
+    return warnings.length > 0 ? warnings : this.networks.warnings(this.o.links, name);
+  }
+
+  /** Why an isolated network could not be made. */
+  networkFailure(name: string): string | undefined {
+    return this.#kernel?.networkFailure(name);
   }
 
   get planned(): Planned | undefined {
@@ -469,29 +488,32 @@ export class Services implements Companion {
   }
 
   /**
-   * Two who did not reach each other both answer for an address; when they do again, one of them gives up. Clients may have heard him last:
-   * who goes on says it once more.
+   * Two who did not reach each other both answer for an address; when they do again, one of them gives up, and clients may have heard him
+   * last. So whoever goes on says it again a few times when another one comes, goes, takes it or gives it up.
    */
   #outlastRivals(): void {
     const rivals = new Set<string>();
-    const answered = new Set([...this.#answered.values()].map(({ address }) => address));
     for (const record of this.catalogue.own()) {
       const { name } = record.spec;
-      const others = record.kind === "import"
-        ? this.catalogue.imports(name).map((known) => ({ ...known, held: known.record.status.holding }))
-        : record.spec.listen.address === "own"
-        ? []
-        : this.catalogue.exports(name).map((known) => ({ ...known, held: [known.record.status.holding] }));
-      for (const { owner, reachable, held } of others) {
-        if (!reachable || owner === this.o.ourName) continue;
-        for (const one of held) {
-          if (one !== undefined && answered.has(one.address)) rivals.add(`${one.address} ${owner}`);
+      const held: readonly (Held | undefined)[] = record.kind === "import"
+        ? record.status.holding
+        : [record.status.holding];
+      for (const one of held) {
+        if (one === undefined) continue;
+        const others = record.kind === "import"
+          ? this.catalogue.imports(name).map((known) => ({ ...known, held: known.record.status.holding }))
+          : this.catalogue.exports(name).map((known) => ({ ...known, held: [known.record.status.holding] }));
+        for (const { owner, reachable, held } of others) {
+          if (!reachable || owner === this.o.ourName) continue;
+          const holds = held.some((other) => other?.address === one.address);
+          rivals.add(`${one.address} ${owner} ${holds ? "holds" : ""}`);
         }
       }
     }
-    const gone = new Set([...this.#rivals].filter((rival) => !rivals.has(rival)).map((rival) => parseInt(rival)));
+    const changed = new Set([...this.#rivals, ...rivals].filter((one) => !(this.#rivals.has(one) && rivals.has(one))));
+    const addresses = new Set([...changed].map((one) => parseInt(one)));
     this.#rivals = rivals;
-    this.#announcer?.announce([...this.#answered.values()].filter(({ address }) => gone.has(address)));
+    this.#announcer?.announce([...this.#answered.values()].filter(({ address }) => addresses.has(address)));
   }
 
   #ending: Promise<number> = Promise.resolve(0);
