@@ -31,23 +31,23 @@ import type { GossipChannel } from "../mesh/hub.ts";
 import {
   decodeService,
   encodeForget,
-  encodeRecord,
   encodeRecords,
   encodeWant,
   type Head,
-  keyOf,
   MAX_NUMBER,
   type RecordsMessage,
   type ServiceMessage,
 } from "../wire/service.ts";
 import { Answers, type Asked } from "./answers.ts";
-import { type Applied, MAX_RECORDS_OF_OWNER, OwnerRecords, sameRecord } from "./owner_records.ts";
+import { OwnRecords, type SetResult, withOctets } from "./own_records.ts";
+import { type Applied, OwnerRecords } from "./owner_records.ts";
 import { Pursuits } from "./pursuit.ts";
 import type { ExportRecord, ImportRecord, Known, RecordKey, ServiceRecord } from "./records.ts";
 import { type Rejection, Rejections } from "./rejections.ts";
 import { Heads, OwnChanges, Payloads } from "./service_gossip.ts";
-import type { StoredOwner, StoredRecord } from "./stored.ts";
+import type { StoredOwner } from "./stored.ts";
 
+export { type SetResult } from "./own_records.ts";
 export { type Rejection } from "./rejections.ts";
 export { checkStored, encodeStored, type StoredOwner, type StoredRecord } from "./stored.ts";
 
@@ -74,9 +74,6 @@ export type CatalogueOutput =
   | { readonly type: "broadcast" | "gossip"; readonly data: GossipData }
   | { readonly type: "changed"; readonly names: readonly string[] };
 
-/** `same`: it is there already; `full`: we have as many records as one peer may have. */
-export type SetResult = "changed" | "same" | "full";
-
 export interface OwnerStatus {
   readonly owner: PeerName;
   readonly reachable: boolean;
@@ -98,8 +95,6 @@ const STORE_MS = 30_000;
 /** What came by asking is told to neighbours, together with what comes shortly after. */
 const TELL_MS = 100;
 const TELL_OURSELVES_MS = 5_000;
-/** Numbers that may have been used since we stored the last one. */
-const SKIPPED_NUMBERS = 2 ** 20;
 
 interface Owner {
   readonly records: OwnerRecords;
@@ -116,9 +111,7 @@ export class Catalogue implements GossipChannel {
   readonly #byName = new Map<string, Map<PeerName, Set<RecordKey>>>();
   readonly #own: OwnerRecords;
   /** Ours as they are to be; `#own` has what is on disk. */
-  readonly #working = new Map<RecordKey, ServiceRecord>();
-  /** Ours that are not on disk, with the revision that has them. */
-  readonly #unstored = new Map<RecordKey, number>();
+  readonly #wanted: OwnRecords;
   readonly #pursuits: Pursuits;
   readonly #answers = new Answers();
   readonly #rejections: Rejections;
@@ -129,12 +122,10 @@ export class Catalogue implements GossipChannel {
   #news = new Set<PeerName>();
   #othersRecords = 0;
   #othersOctets = 0;
-  #revision = 0;
   #askedRevision = 0;
   #toldSeq: number;
   /** Somebody has heard of records of ours that we have not. */
   #misknown = false;
-  #ownStatusChanged = false;
   #othersChanged = false;
   #toldOurselvesAt = -Infinity;
 
@@ -146,7 +137,8 @@ export class Catalogue implements GossipChannel {
     for (const stored of o.others) if (stored.owner !== o.ourName) this.#restore(stored, now);
     this.#own = this.#newRecords(o.ourName, o.unixMs());
     this.#owners.set(o.ourName, { records: this.#own, reachable: true, emptiedAt: undefined });
-    if (o.stored !== undefined) this.#restoreOwn(o.stored, now);
+    this.#wanted = new OwnRecords(this.#own);
+    if (o.stored !== undefined) this.#wanted.restore(o.stored, { random: o.random, now });
     this.#toldSeq = this.#own.head.seq;
     this.#timers.set("old removals", now + TIDY_MS);
     this.#changed.clear();
@@ -157,56 +149,38 @@ export class Catalogue implements GossipChannel {
 
   /** Adds or replaces a record. What is there already in every word is left as it is. */
   set(record: ServiceRecord, now: Instant): SetResult {
-    const key = keyOf(record);
-    const before = this.#working.get(key);
-    if (before !== undefined && sameRecord(before, record)) return "same";
-    if (before === undefined && this.#working.size >= MAX_RECORDS_OF_OWNER) return "full";
-    if (before !== undefined && sameButStatus(before, record)) {
-      this.setStatus(key, record.status, now);
-      return "changed";
-    }
-    this.#working.set(key, record);
-    this.#store(key);
-    return "changed";
+    const result = this.#wanted.set(record, now);
+    this.#storeSome(now);
+    return result;
   }
 
   /** Health, holding: what is not worth a write to disk before it is told. False: there is no such record, or it says so already. */
   setStatus<R extends ServiceRecord>(key: RecordKey, status: R["status"], now: Instant): boolean {
-    const before = this.#working.get(key);
-    if (before === undefined) return false;
-    const after = { ...before, status } as ServiceRecord;
-    if (sameRecord(before, after)) return false;
-    this.#working.set(key, after);
-    if (this.#unstored.has(key)) return true; // told with the rest
-    this.#ownStatusChanged = true;
-    this.#timers.setIfAbsent("storing services", now + STORE_MS);
-    this.#own.change(key, after, now);
-    return true;
+    const changed = this.#wanted.setStatus(key, status, now);
+    this.#storeSome(now);
+    return changed;
   }
 
   /** False: there is no such record. */
   remove(key: RecordKey): boolean {
-    if (!this.#working.delete(key)) return false;
-    this.#store(key);
-    return true;
+    return this.#wanted.remove(key);
   }
 
   /** As they are to be, whether or not they are on disk. */
   own(): readonly ServiceRecord[] {
-    return [...this.#working.values()];
+    return this.#wanted.all();
   }
 
   ownRecord(key: RecordKey): ServiceRecord | undefined {
-    return this.#working.get(key);
+    return this.#wanted.get(key);
   }
 
   ownImport(name: string): ImportRecord | undefined {
-    return this.#working.get(`import ${name}`) as ImportRecord | undefined;
+    return this.#wanted.import(name);
   }
 
   ownExports(name: string): readonly ExportRecord[] {
-    const exports = [...this.#working.values()].filter((record) => record.kind === "export");
-    return exports.filter(({ spec }) => spec.name === name);
+    return this.#wanted.exports(name);
   }
 
   // Everybody's, ours among them as far as they are on disk
@@ -284,29 +258,12 @@ export class Catalogue implements GossipChannel {
   // Storing
 
   snapshot(): { readonly revision: number; readonly stored: StoredOwner } {
-    const told = new Map([...this.#own.numbered()].map(({ key, seq, record }) => [key, { seq, record }]));
-    const records: StoredRecord[] = [];
-    for (const [key, record] of this.#working) {
-      records.push({ key, seq: this.#unstored.has(key) ? 0 : told.get(key)?.seq ?? 0, record });
-    }
-    for (const [key, { seq }] of told) {
-      if (!this.#working.has(key)) records.push({ key, seq: this.#unstored.has(key) ? 0 : seq, record: undefined });
-    }
-    const { owner, life, seq } = this.#own.head;
-    const stored = { owner, life, floor: this.#own.floor, seq, secondHand: false, records };
-    return { revision: this.#revision, stored };
+    return this.#wanted.snapshot();
   }
 
   /** What `snapshot()` gave with this revision is on disk. */
   handlePersisted(revision: number, now: Instant): void {
-    for (const [key, unstored] of this.#unstored) {
-      if (unstored > revision) continue;
-      this.#unstored.delete(key);
-      const record = this.#working.get(key);
-      // Added and removed before anybody heard.
-      if (record === undefined && this.#own.get(key) === undefined) continue;
-      this.#own.change(key, record, now);
-    }
+    this.#wanted.handlePersisted(revision, now);
   }
 
   /** What we know of others, to be stored now and then. */
@@ -384,9 +341,9 @@ export class Catalogue implements GossipChannel {
           this.#tidy(now);
           break;
         case "storing services":
-          if (this.#ownStatusChanged) this.#revision++;
+          this.#wanted.storeStatus();
           if (this.#othersChanged) this.#outputs.push({ type: "persistOthers" });
-          this.#ownStatusChanged = this.#othersChanged = false;
+          this.#othersChanged = false;
           break;
         case "news of services":
           this.#outputs.push({ type: "gossip", data: this.#headsData(this.#news) });
@@ -408,8 +365,8 @@ export class Catalogue implements GossipChannel {
   }
 
   poll(): CatalogueOutput | undefined {
-    if (this.#revision > this.#askedRevision) {
-      this.#askedRevision = this.#revision;
+    if (this.#wanted.revision > this.#askedRevision) {
+      this.#askedRevision = this.#wanted.revision;
       return { type: "persist" };
     }
     if (this.#own.head.seq > this.#toldSeq) {
@@ -534,7 +491,7 @@ export class Catalogue implements GossipChannel {
     const checked = this.#withinDomain(message);
     const before = records.head;
     const outcome = this.#telling(from, () => records.apply(checked, { now, trusted }));
-    this.#storeOthers(now);
+    this.#storeSome(now);
     if (from !== records.owner) {
       if (outcome === "partial" || !sameHead(before, records.head)) records.secondHand = true;
     } else if (trusted && message.full && outcome === "applied") {
@@ -584,7 +541,7 @@ export class Catalogue implements GossipChannel {
     owner.records.clear(life);
     owner.records.secondHand = true;
     owner.emptiedAt = now;
-    this.#storeOthers(now);
+    this.#storeSome(now);
     this.#pursuits.forget(owner.records.owner);
   }
 
@@ -624,13 +581,10 @@ export class Catalogue implements GossipChannel {
 
   // What we keep
 
-  #store(key: RecordKey): void {
-    this.#revision++;
-    this.#unstored.set(key, this.#revision);
-  }
-
-  #storeOthers(now: Instant): void {
-    if (this.#othersChanged) this.#timers.setIfAbsent("storing services", now + STORE_MS);
+  /** What need not be on disk at once. */
+  #storeSome(now: Instant): void {
+    if (!this.#othersChanged && !this.#wanted.statusChanged) return;
+    this.#timers.setIfAbsent("storing services", now + STORE_MS);
   }
 
   #ownerOf(name: PeerName): Owner | undefined {
@@ -715,19 +669,8 @@ export class Catalogue implements GossipChannel {
     const { owner } = stored;
     const records = this.#newRecords(owner, stored.life);
     this.#owners.set(owner, { records, reachable: this.#o.isReachable(owner), emptiedAt: undefined });
-    records.restore(withOctets(stored), now);
+    records.restore({ ...stored, records: withOctets(stored.records) }, now);
     records.secondHand = stored.secondHand;
-  }
-
-  #restoreOwn(stored: StoredOwner, now: Instant): void {
-    const { ourName, random } = this.#o;
-    const known = { ...withOctets(stored), seq: stored.seq + SKIPPED_NUMBERS + random.below(SKIPPED_NUMBERS) };
-    const untold = known.records.filter(({ seq }) => seq === 0);
-    // Whoever has another name now begins another life.
-    const life = stored.owner === ourName ? stored.life : this.#own.head.life;
-    this.#own.restore({ ...known, life, records: known.records.filter(({ seq }) => seq !== 0) }, now);
-    for (const { key, record } of untold) this.#own.change(key, record, now);
-    for (const [key, record] of this.#own.live()) this.#working.set(key, record);
   }
 
   #tidy(now: Instant): void {
@@ -755,20 +698,6 @@ export class Catalogue implements GossipChannel {
   }
 }
 
-function withOctets(stored: StoredOwner) {
-  const records = stored.records.map(({ key, seq, record }) => ({
-    key,
-    seq,
-    record,
-    octets: record === undefined ? key.length : JSON.stringify(encodeRecord(record)).length,
-  }));
-  return { ...stored, records };
-}
-
 function sameHead(a: Head, b: Head): boolean {
   return a.life === b.life && a.seq === b.seq && a.check === b.check;
-}
-
-function sameButStatus(a: ServiceRecord, b: ServiceRecord): boolean {
-  return sameRecord(a, { ...b, status: a.status } as ServiceRecord);
 }
