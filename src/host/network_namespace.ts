@@ -48,6 +48,7 @@ export interface EnsuredNetwork {
   readonly link: string;
   /** Of the veth's end inside. */
   readonly innerLink: string;
+  readonly changed: boolean;
   /** Sentences for the user: an interface that is not there, a route that could not be taken along. */
   readonly warnings: readonly string[];
 }
@@ -100,6 +101,7 @@ class Isolation implements Disposable {
   readonly #file: NetworkStateFile;
   readonly #here = new Links();
   readonly #warnings: string[] = [];
+  #changed = false;
   #state: NetworkState;
 
   private constructor(name: string, namespace: string, file: NetworkStateFile, state: NetworkState) {
@@ -149,7 +151,7 @@ class Isolation implements Disposable {
     this.#limitTransit(interfaces);
     undo.move();
     const link = transitLink(this.#state.id);
-    return { namespace: this.#namespace, link, innerLink: link, warnings: this.#warnings };
+    return { namespace: this.#namespace, link, innerLink: link, changed: this.#changed, warnings: this.#warnings };
   }
 
   async remove(): Promise<string[]> {
@@ -254,6 +256,7 @@ class Isolation implements Disposable {
       const { refused, why } = applyLinkConfig(link.index, config);
       if (refused > 0) this.#warnings.push(notGiven(name, refused, why));
     }
+    this.#changed = true;
     const { [name]: _, ...links } = this.#state.links;
     this.#state = { ...this.#state, links };
     await this.#file.write(this.#state);
@@ -261,6 +264,7 @@ class Isolation implements Disposable {
 
   /** Notes what is known of links, before anything is done to them. */
   async #note(links: Record<string, MovedLink>): Promise<void> {
+    this.#changed = true;
     this.#state = { ...this.#state, links: { ...this.#state.links, ...links } };
     await this.#file.write(this.#state);
   }
@@ -273,6 +277,7 @@ class Isolation implements Disposable {
     const inside = this.#findInside(name);
     if (there === undefined || inside === undefined || there.peer !== inside.index) {
       // Of a namespace that is gone, say.
+      this.#changed = true;
       if (there !== undefined) this.#here.delete(there.index);
       using netns = openNetns(this.#namespace);
       const peer = { name, netnsFd: netns.raw };
