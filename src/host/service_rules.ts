@@ -601,8 +601,8 @@ export function planScript(present: PresentRules | undefined, wanted: Rules): st
     );
   }
   const stale = [...present?.chains.keys() ?? []].filter((name) => !wanted.chains.has(name));
+  // Elements of maps hold chains, and rules hold maps.
   for (const name of stale) dropped.push(`flush chain ${table} ${name}`);
-  // What is in a map leads to chains, and rules to maps.
   for (const name of present?.maps.keys() ?? []) {
     if (!wanted.maps.has(name)) dropped.push(`delete map ${table} ${name}`);
   }
