@@ -194,16 +194,18 @@ export const NO_ROUTING: Routing = { rules: [], routes: [], addresses: [] };
 
 /** Makes what is there into what is wanted, changing only what differs; new things first. @returns whether anything differed */
 export function applyRouting(links: Links, wanted: Routing): boolean {
-  const present = presentRouting(links);
+  const before = presentRouting(links);
+  const addresses = difference(before.addresses, wanted.addresses, addressKey);
+  for (const address of addresses.missing) addServiceAddress(links, address);
+  for (const { link, cidr } of addresses.surplus) links.removeAddresses(link, [cidr]);
+  // With an address the kernel takes away the routes that have it as their source.
+  const present = addresses.surplus.length === 0 ? before : presentRouting(links);
   const routes = difference(present.routes, wanted.routes, routeKey);
   const rules = difference(present.rules, wanted.rules, ruleKey);
-  const addresses = difference(present.addresses, wanted.addresses, addressKey);
-  for (const address of addresses.missing) addServiceAddress(links, address);
   for (const route of routes.missing) replaceRoute(links, route, routes.surplus);
   for (const rule of rules.missing) links.addRule(rule);
   for (const rule of rules.surplus) links.removeRule(rule);
   for (const route of routes.surplus) links.removeRoute(route);
-  for (const { link, cidr } of addresses.surplus) links.removeAddresses(link, [cidr]);
   return [routes, rules, addresses].some(({ missing, surplus }) => missing.length + surplus.length > 0);
 }
 
