@@ -39,8 +39,9 @@ import {
   type ServiceMessage,
 } from "../wire/service.ts";
 import { Answers, type Asked } from "./answers.ts";
-import { OwnRecords, type SetResult, withOctets } from "./own_records.ts";
-import { type Applied, OwnerRecords } from "./owner_records.ts";
+import { OwnRecords, type SetResult } from "./own_records.ts";
+import type { Applied, OwnerRecords } from "./owner_records.ts";
+import { type Owner, Owners } from "./owners.ts";
 import { Pursuits } from "./pursuit.ts";
 import type { ExportRecord, ImportRecord, Known, RecordKey, ServiceRecord } from "./records.ts";
 import { type Rejection, Rejections } from "./rejections.ts";
@@ -83,32 +84,17 @@ export interface OwnerStatus {
   readonly seq: number;
 }
 
-/** Records of others, all together. */
-const MAX_RECORDS = 50_000;
-const MAX_OCTETS = 64 << 20;
-const MAX_OWNERS = 2_000;
-
 const TIDY_MS = 10 * 60_000;
-/** Of a peer all of whose records went at once that is remembered so long. */
-const EMPTIED_MS = 24 * 3_600_000;
 const STORE_MS = 30_000;
 /** What came by asking is told to neighbours, together with what comes shortly after. */
 const TELL_MS = 100;
 const TELL_OURSELVES_MS = 5_000;
 
-interface Owner {
-  readonly records: OwnerRecords;
-  reachable: boolean;
-  /** When everything it had went at once, with it or by somebody's word: others may not know yet. */
-  emptiedAt: Instant | undefined;
-}
-
 /** See the file's header. */
 export class Catalogue implements GossipChannel {
   readonly name = CHANNEL;
   readonly #o: CatalogueOptions;
-  readonly #owners = new Map<PeerName, Owner>();
-  readonly #byName = new Map<string, Map<PeerName, Set<RecordKey>>>();
+  readonly #owners: Owners;
   readonly #own: OwnerRecords;
   /** Ours as they are to be; `#own` has what is on disk. */
   readonly #wanted: OwnRecords;
@@ -120,23 +106,29 @@ export class Catalogue implements GossipChannel {
   #outputs: CatalogueOutput[] = [];
   #changed = new Set<string>();
   #news = new Set<PeerName>();
-  #othersRecords = 0;
-  #othersOctets = 0;
   #askedRevision = 0;
   #toldSeq: number;
-  /** Somebody has heard of records of ours that we have not. */
-  #misknown = false;
   #othersChanged = false;
   #toldOurselvesAt = -Infinity;
+  /** Who is to blame for what is refused meanwhile. */
+  #teller: PeerName = NO_PEER;
 
   constructor(o: CatalogueOptions, now: Instant) {
     this.#o = o;
     this.#domainEnd = `.${o.domain.replace(/\.$/, "").toLowerCase()}`;
     this.#rejections = new Rejections(o.log, o.unixMs);
     this.#pursuits = new Pursuits((peer) => peer !== o.ourName && o.isReachable(peer));
-    for (const stored of o.others) if (stored.owner !== o.ourName) this.#restore(stored, now);
-    this.#own = this.#newRecords(o.ourName, o.unixMs());
-    this.#owners.set(o.ourName, { records: this.#own, reachable: true, emptiedAt: undefined });
+    this.#owners = new Owners({
+      ourName: o.ourName,
+      isReachable: o.isReachable,
+      changed: (name, owner) => {
+        this.#changed.add(name);
+        if (owner !== o.ourName) this.#othersChanged = true;
+      },
+      refuse: (what, reason) => this.#rejections.add(this.#teller, what, reason),
+    }, Math.floor(o.unixMs()));
+    for (const stored of o.others) this.#owners.restore(stored, now);
+    this.#own = this.#owners.own;
     this.#wanted = new OwnRecords(this.#own);
     if (o.stored !== undefined) this.#wanted.restore(o.stored, { random: o.random, now });
     this.#toldSeq = this.#own.head.seq;
@@ -187,21 +179,21 @@ export class Catalogue implements GossipChannel {
 
   /** Ascending. */
   names(): readonly string[] {
-    return [...this.#byName.keys()].sort();
+    return this.#owners.names();
   }
 
   /** Ascending by owner. */
   imports(name: string): readonly Known<ImportRecord>[] {
-    return this.#known(name).filter((known): known is Known<ImportRecord> => known.record.kind === "import");
+    return this.#owners.known(name).filter((known): known is Known<ImportRecord> => known.record.kind === "import");
   }
 
   /** Ascending by owner. */
   exports(name: string): readonly Known<ExportRecord>[] {
-    return this.#known(name).filter((known): known is Known<ExportRecord> => known.record.kind === "export");
+    return this.#owners.known(name).filter((known): known is Known<ExportRecord> => known.record.kind === "export");
   }
 
   owners(): readonly OwnerStatus[] {
-    return [...this.#owners.values()]
+    return this.#owners.all()
       .map(({ records, reachable }) => ({
         owner: records.owner,
         reachable,
@@ -220,7 +212,7 @@ export class Catalogue implements GossipChannel {
 
   /** Live records of all owners. */
   get size(): number {
-    return this.#own.size + this.#othersRecords;
+    return this.#owners.size;
   }
 
   // Peers
@@ -231,14 +223,14 @@ export class Catalogue implements GossipChannel {
 
   /** Peers may have come or gone. */
   handleTopology(now: Instant): void {
-    for (const [name, owner] of this.#owners) {
-      if (name === this.#o.ourName) continue;
-      const reachable = this.#o.isReachable(name);
+    for (const owner of this.#owners.others()) {
+      const { records } = owner;
+      const reachable = this.#o.isReachable(records.owner);
       if (reachable === owner.reachable) continue;
       owner.reachable = reachable;
-      for (const [, record] of owner.records.live()) this.#changed.add(record.spec.name);
+      for (const [, record] of records.live()) this.#changed.add(record.spec.name);
       // It may have begun another life without a neighbour of ours knowing.
-      if (reachable) this.#ask(owner.records, name, now);
+      if (reachable) this.#pursue(records.owner, records.owner, records.secondHand, now);
     }
     this.#pursuits.handleTopology(now);
     this.#askDue(now);
@@ -268,14 +260,7 @@ export class Catalogue implements GossipChannel {
 
   /** What we know of others, to be stored now and then. */
   others(): readonly StoredOwner[] {
-    return [...this.#owners.values()].filter(({ records }) => records !== this.#own && !records.blank).map((
-      { records },
-    ) => ({
-      ...records.head,
-      floor: records.floor,
-      secondHand: records.secondHand,
-      records: [...records.numbered()],
-    }));
+    return this.#owners.stored();
   }
 
   // The channel
@@ -327,8 +312,7 @@ export class Catalogue implements GossipChannel {
   }
 
   completeState(): GossipData | undefined {
-    const heads = this.#heads(undefined);
-    return heads.length === 0 ? undefined : this.#headsData();
+    return this.#owners.heads(undefined).length === 0 ? undefined : this.#headsData();
   }
 
   // Time and outputs
@@ -338,7 +322,7 @@ export class Catalogue implements GossipChannel {
       switch (timer) {
         case "old removals":
           this.#timers.set(timer, now + TIDY_MS);
-          this.#tidy(now);
+          this.#owners.tidy(now);
           break;
         case "storing services":
           this.#wanted.storeStatus();
@@ -384,19 +368,7 @@ export class Catalogue implements GossipChannel {
 
   /** Throws where indexes and counts do not agree with the records. For tests. */
   checkInvariants(): void {
-    let [records, octets] = [0, 0];
-    const keys = new Map<string, number>();
-    for (const { records: each } of this.#owners.values()) {
-      each.checkInvariants();
-      if (each !== this.#own) [records, octets] = [records + each.size, octets + each.octets];
-      for (const [, { spec }] of each.live()) keys.set(spec.name, (keys.get(spec.name) ?? 0) + 1);
-    }
-    if (records !== this.#othersRecords || octets !== this.#othersOctets) throw new Error("others were counted wrong");
-    for (const [name, owners] of this.#byName) {
-      const indexed = [...owners.values()].reduce((sum, { size }) => sum + size, 0);
-      if (indexed !== keys.get(name)) throw new Error(`the index has ${indexed} records of ${name}`);
-    }
-    if (keys.size !== this.#byName.size) throw new Error("a name is not in the index");
+    this.#owners.checkInvariants();
   }
 
   // What neighbours say they know
@@ -405,7 +377,7 @@ export class Catalogue implements GossipChannel {
     if (head.owner === this.#o.ourName) return this.#handleOwnHead(head, now);
     const records = this.#owners.get(head.owner)?.records;
     if (records === undefined) {
-      if (head.seq > 0 && this.#owners.size < MAX_OWNERS) this.#pursue(head.owner, teller, false, now);
+      if (head.seq > 0 && this.#owners.hasRoom) this.#pursue(head.owner, teller, false, now);
       return;
     }
     const ours = records.head;
@@ -418,7 +390,12 @@ export class Catalogue implements GossipChannel {
   #handleOwnHead({ life, seq, check }: Head, now: Instant): void {
     const ours = this.#own.head;
     if (life === ours.life && (seq < ours.seq || seq === ours.seq && check === ours.check)) return;
-    this.#misknown = true;
+    this.#planToTellOurselves(now);
+  }
+
+  #planToTellOurselves(now: Instant): void {
+    // However little it is.
+    this.#owners.get(this.#o.ourName)!.emptiedAt = now;
     this.#timers.setIfAbsent("our own head", Math.max(now, this.#toldOurselvesAt + TELL_OURSELVES_MS));
   }
 
@@ -428,19 +405,7 @@ export class Catalogue implements GossipChannel {
   }
 
   #headsData(owners?: ReadonlySet<PeerName>): Heads {
-    return new Heads(this.#o.ourName, (some) => this.#heads(some), owners);
-  }
-
-  #heads(owners: ReadonlySet<PeerName> | undefined): readonly Head[] {
-    const heads: Head[] = [];
-    for (const name of owners ?? this.#owners.keys()) {
-      const owner = this.#owners.get(name);
-      if (owner === undefined) continue;
-      const told = !owner.records.blank || owner.emptiedAt !== undefined ||
-        owner.records === this.#own && this.#misknown;
-      if (told) heads.push(owner.records.head);
-    }
-    return heads;
+    return new Heads(this.#o.ourName, (some) => this.#owners.heads(some), owners);
   }
 
   // What owners say, and others of them
@@ -451,7 +416,7 @@ export class Catalogue implements GossipChannel {
     if (owner !== source) return this.#reject(source, message, `it belongs to ${formatMac(owner)}, who did not say so`);
     if (message.full) return this.#reject(source, message, "a full list that nobody asked for");
     if (!this.#o.isReachable(source)) return false;
-    const records = this.#ownerOf(source)?.records;
+    const records = this.#owners.getOrAdd(source)?.records;
     if (records === undefined) return this.#reject(source, message, "there are too many gateways");
     this.#take(records, message, { from: source, trusted: false, now });
     this.#askDue(now);
@@ -468,7 +433,7 @@ export class Catalogue implements GossipChannel {
     }
     // We wait no more: it took too long, and comes again.
     if (!asked) return;
-    const records = this.#ownerOf(owner)?.records;
+    const records = this.#owners.getOrAdd(owner)?.records;
     if (records === undefined) {
       this.#pursuits.forget(owner);
       return void this.#reject(source, message, "there are too many gateways");
@@ -490,7 +455,8 @@ export class Catalogue implements GossipChannel {
   ): Applied {
     const checked = this.#withinDomain(message);
     const before = records.head;
-    const outcome = this.#telling(from, () => records.apply(checked, { now, trusted }));
+    this.#teller = from;
+    const outcome = records.apply(checked, { now, trusted });
     this.#storeSome(now);
     if (from !== records.owner) {
       if (outcome === "partial" || !sameHead(before, records.head)) records.secondHand = true;
@@ -524,8 +490,7 @@ export class Catalogue implements GossipChannel {
   /** @returns whether it is to be passed on */
   #handleForget({ owner: name, life }: { owner: PeerName; life: number }, source: PeerName, now: Instant): boolean {
     if (name === this.#o.ourName) {
-      this.#misknown = true;
-      this.#timers.setIfAbsent("our own head", Math.max(now, this.#toldOurselvesAt + TELL_OURSELVES_MS));
+      this.#planToTellOurselves(now);
       return false;
     }
     if (this.#o.isReachable(name)) {
@@ -538,19 +503,12 @@ export class Catalogue implements GossipChannel {
   }
 
   #forget(owner: Owner, life: number, now: Instant): void {
-    owner.records.clear(life);
-    owner.records.secondHand = true;
-    owner.emptiedAt = now;
+    this.#owners.clear(owner, life, now);
     this.#storeSome(now);
     this.#pursuits.forget(owner.records.owner);
   }
 
   // Asking and answering
-
-  /** Whether there is more than we have. */
-  #ask(records: OwnerRecords, of: PeerName, now: Instant): void {
-    this.#pursue(records.owner, of, records.secondHand, now);
-  }
 
   #pursue(owner: PeerName, teller: PeerName, everything: boolean, now: Instant): void {
     this.#pursuits.handleNews(owner, { teller, everything, now });
@@ -585,101 +543,6 @@ export class Catalogue implements GossipChannel {
   #storeSome(now: Instant): void {
     if (!this.#othersChanged && !this.#wanted.statusChanged) return;
     this.#timers.setIfAbsent("storing services", now + STORE_MS);
-  }
-
-  #ownerOf(name: PeerName): Owner | undefined {
-    let owner = this.#owners.get(name);
-    if (owner === undefined) {
-      if (this.#owners.size >= MAX_OWNERS && !this.#makeRoom()) return undefined;
-      owner = { records: this.#newRecords(name, 0), reachable: this.#o.isReachable(name), emptiedAt: undefined };
-      this.#owners.set(name, owner);
-    }
-    return owner;
-  }
-
-  /** Those go first of whom only others spoke. */
-  #makeRoom(except?: PeerName): boolean {
-    let most: Owner | undefined;
-    for (const [name, owner] of this.#owners) {
-      if (!owner.records.secondHand || owner.reachable || name === except) continue;
-      if (most === undefined || owner.records.octets > most.records.octets) most = owner;
-    }
-    if (most === undefined) return false;
-    this.#removeOwner(most);
-    return true;
-  }
-
-  #removeOwner({ records }: Owner): void {
-    records.clear(records.head.life);
-    this.#owners.delete(records.owner);
-  }
-
-  /** Who is to blame for what is refused meanwhile. */
-  #teller: PeerName = NO_PEER;
-
-  #telling<T>(from: PeerName, work: () => T): T {
-    this.#teller = from;
-    return work();
-  }
-
-  #newRecords(owner: PeerName, life: number): OwnerRecords {
-    const ours = owner === this.#o.ourName;
-    return new OwnerRecords(owner, life, {
-      replaced: (key, before, after) => this.#index(owner, key, (before ?? after)!.spec.name, after !== undefined),
-      grown: (octets, records) => {
-        if (ours) return;
-        this.#othersOctets += octets;
-        this.#othersRecords += records;
-      },
-      hasRoom: (octets) =>
-        ours || this.#othersRecords < MAX_RECORDS && this.#othersOctets + octets <= MAX_OCTETS ||
-        this.#makeRoom(owner),
-      refuse: (what, reason) => {
-        this.#rejections.add(this.#teller, what, reason);
-      },
-    });
-  }
-
-  #index(owner: PeerName, key: RecordKey, name: string, live: boolean): void {
-    this.#changed.add(name);
-    if (owner !== this.#o.ourName) this.#othersChanged = true;
-    let owners = this.#byName.get(name);
-    if (owners === undefined) this.#byName.set(name, owners = new Map());
-    let keys = owners.get(owner);
-    if (keys === undefined) owners.set(owner, keys = new Set());
-    if (live) keys.add(key);
-    else keys.delete(key);
-    if (keys.size === 0) owners.delete(owner);
-    if (owners.size === 0) this.#byName.delete(name);
-  }
-
-  #known(name: string): readonly Known[] {
-    const found: Known[] = [];
-    for (const [name_, keys] of this.#byName.get(name) ?? []) {
-      const { records, reachable } = this.#owners.get(name_)!;
-      for (const key of keys) {
-        found.push({ owner: name_, reachable, secondHand: records.secondHand, record: records.get(key)! });
-      }
-    }
-    return found.sort((a, b) => a.owner - b.owner);
-  }
-
-  #restore(stored: StoredOwner, now: Instant): void {
-    if (this.#owners.size >= MAX_OWNERS) return;
-    const { owner } = stored;
-    const records = this.#newRecords(owner, stored.life);
-    this.#owners.set(owner, { records, reachable: this.#o.isReachable(owner), emptiedAt: undefined });
-    records.restore({ ...stored, records: withOctets(stored.records) }, now);
-    records.secondHand = stored.secondHand;
-  }
-
-  #tidy(now: Instant): void {
-    for (const owner of this.#owners.values()) {
-      owner.records.expireTombstones(now);
-      const { emptiedAt } = owner;
-      const old = emptiedAt !== undefined && now - emptiedAt >= EMPTIED_MS;
-      if (old && owner.records.blank) this.#owners.delete(owner.records.owner);
-    }
   }
 
   #decode(payload: Uint8Array, from: PeerName): ServiceMessage | undefined {
