@@ -177,6 +177,10 @@ class Isolation implements Disposable {
     if (link?.master !== undefined) {
       refuse(`it is a port of "${this.#here.byIndex(link.master)?.name ?? link.master}"`);
     }
+    // Once it is there we are cut off, and whoever is logged in by it.
+    if (link !== undefined && link.index === defaultLink(this.#here)) {
+      refuse("this host's default route leaves by it, and would not be this host's any more");
+    }
   }
 
   /** @returns whether it has moved; false also where it is nowhere */
@@ -368,6 +372,12 @@ function ensureTransitEnd(id: NetworkId, host: typeof HERE | typeof INSIDE): voi
   const destination = { address: transitAddress(id, 0), prefixLength: 16 };
   const gateway = transitAddress(id, host === HERE ? INSIDE : HERE);
   links.addRoute({ destination, gateway, link: link.index });
+}
+
+/** The link by which this host reaches whatever it has no other route to. */
+function defaultLink(links: Links): number | undefined {
+  const routes = links.routes().filter(({ destination }) => destination.prefixLength === 0);
+  return routes.toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))[0]?.link;
 }
 
 /** Moves a link of this thread's namespace. */

@@ -236,9 +236,17 @@ inOwnNamespace(import.meta.url, () => {
     await fails(["leg0", "port0"], /^Cannot put interface "port0" into network "lan": it is a port of "bridge0"$/);
     await fails(["leg0", "lo"], /^Cannot put interface "lo" into network "lan": it is in every network$/);
     await fails(["vethwe-bridge"], /^Cannot put interface "vethwe-bridge" into network "lan": it is weave's own$/);
+    await shell("ip route del default dev far-leg1 metric 5; ip route add default dev far-leg0 metric 9");
+    await fails(
+      ["leg1", "leg0"],
+      /^Cannot put interface "leg0" into network "lan": this host's default route leaves by it/,
+    );
+    await shell("ip route del default dev far-leg0 metric 9; ip route add default dev far-leg0 metric 5");
     // The kernel does not let it go: known only when the first has moved.
     await fails(["leg0", "bridge0"], /^Cannot move interface "bridge0" to another namespace: netlink: EINVAL/);
-    await shell("ip link del bridge0; ip link del port0");
+    await shell(
+      "ip link del bridge0; ip link del port0; ip route del default dev far-leg0; ip route add default dev far-leg1 metric 5",
+    );
     assert.equal(await legs.all(), before);
 
     const missing = await ensureIsolatedNetwork({ ...legs.network, interfaces: ["leg0", "leg7"] }, legs.stateDir);
@@ -302,7 +310,7 @@ class Legs implements AsyncDisposable {
       ip address add 10.7.0.1/16 dev leg0 label leg0:x scope link; ip address add 10.8.0.1/24 dev leg0 noprefixroute
       ip address add fd00:7::1/64 dev leg0
       ip link set leg0 up; ip link set leg1 mtu 1400 up
-      ip address add 192.168.7.10/24 dev far-leg0
+      ip address add 192.168.7.10/24 dev far-leg0; ip route add default dev far-leg1 metric 5
       ip route add 10.8.0.0/24 dev leg0 proto kernel scope link src 10.8.0.1 metric 100
       ip route add default via 192.168.7.254 dev leg0 metric 7
       ip route add 10.99.0.0/16 via 192.168.8.1 dev leg0 onlink mtu 1300
