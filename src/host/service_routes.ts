@@ -60,7 +60,7 @@ export interface RoutingFacts {
   readonly links: readonly Link[];
   /** Of the main table. */
   readonly routes: readonly Route[];
-  /** The other link into the mesh (`service_leg.ts`), where it is used. */
+  /** The other link into the mesh (`service_leg.ts`), where there is one. */
   readonly meshLeg?: string;
   /** What comes from the mesh and is not ours is not passed on. */
   readonly forwardOnlyOurs: boolean;

@@ -617,6 +617,7 @@ inOwnNamespace(import.meta.url, () => {
 
   Deno.test("a network that has the range of the mesh, a router in it, and two links", async () => {
     await using lab = await Lab.start();
+    await lab.filterBridged(false);
     const container = await lab.container("container", "10.32.0.1/24");
     const a = await lab.site("eth1", "10.32.0.7/24");
     const b = await lab.site("eth2", "172.16.0.1/24");
@@ -761,11 +762,20 @@ inOwnNamespace(import.meta.url, () => {
     await strange.sh("ip address add 10.32.0.9/32 dev ethwe");
     for (const machine of [server, b, strange]) await machine.serve("tcp", 80);
     await sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    // As systemd has it.
+    for (const link of ["eth0", "eth1"]) await sh(`echo 2 > /proc/sys/net/ipv4/conf/${link}/rp_filter`);
     await lab.apply({
-      backends: [{ id: 1, service: "web", network: HOST, address: ip("192.168.2.10") }],
-      listeners: [listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] })],
+      backends: [
+        { id: 1, service: "web", network: HOST, address: ip("192.168.2.10") },
+        { id: 2, service: "b", network: MESH, address: ip("10.32.0.2") },
+      ],
+      listeners: [
+        listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: HOST, address: "own", port: 81, to: [{ backend: 2, firstPort: 80 }] }),
+      ],
     });
     assert.equal(await client.ask("tcp", "192.168.1.1", 80), "server 192.168.2.1");
+    assert.equal(await client.ask("tcp", "192.168.1.1", 81), "b 10.32.0.254");
     assert.equal(await client.ask("tcp", "192.168.2.10", 80), "nothing");
     await sh("ip address add 10.33.0.1/24 dev weave");
     assert.equal(await a.ask("tcp", "10.33.0.2", 80), "nothing");
