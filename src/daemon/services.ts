@@ -80,6 +80,9 @@ const CHECK_MS = 10_000;
 const RETRY_MS = 2_000;
 /** How long this host keeps its addresses in the mesh when it has no services. */
 const RELEASE_MS = 60_000;
+/** How long others are waited for at the start, and how long they take to say what they know. */
+const OTHERS_MS = 3_000;
+const SAY_MS = 200;
 /** Links and addresses change in bunches. */
 const LINKS_SETTLE_MS = 100;
 
@@ -118,6 +121,8 @@ export class Services implements Companion {
   #revoked: ReadonlySet<BackendId> = new Set();
   #lookTimer: number | undefined;
   #others = false;
+  /** Others are waited for; undefined: no more. */
+  #patience: PromiseWithResolvers<void> | undefined;
   #stopped = false;
   /** After which a proposal of ours, or a relay address, may be amiss. */
   onNamesChanged: (names: readonly string[]) => void = () => {};
@@ -169,8 +174,34 @@ export class Services implements Companion {
     services.#watch();
     await services.#restoreGateways();
     services.#noteHolds(catalogue.names());
+    services.#waitForOthers();
     services.look();
     return services;
+  }
+
+  /**
+   * What the kernel does was right when we were stopped. Whoever shares a service with us is not within reach in the first moment: before he
+   * is, nothing is taken from him, and nothing that goes through him ends.
+   */
+  #waitForOthers(): void {
+    if (this.#absentOthers().length === 0) return;
+    this.#patience = Promise.withResolvers<void>();
+    const timer = setTimeout(() => this.#loseHope(), OTHERS_MS);
+    this.#owned.defer(() => clearTimeout(timer));
+    this.#owned.defer(() => this.#loseHope());
+  }
+
+  #loseHope(): void {
+    this.#patience?.resolve();
+    this.#patience = undefined;
+  }
+
+  /** Peers out of reach that have to do with services of ours. */
+  #absentOthers(): readonly PeerName[] {
+    const names = new Set(this.catalogue.own().map(({ spec }) => spec.name));
+    return [...names].flatMap((name) => [...this.catalogue.imports(name), ...this.catalogue.exports(name)]).filter((
+      { owner, reachable },
+    ) => owner !== this.o.ourName && !reachable).map(({ owner }) => owner);
   }
 
   async stop(): Promise<void> {
@@ -269,6 +300,9 @@ export class Services implements Companion {
 
   handleTopology(now: Instant): void {
     this.catalogue.handleTopology(now);
+    if (this.#patience === undefined || this.#absentOthers().length > 0) return;
+    // They are about to say how things are.
+    setTimeout(() => this.#loseHope(), SAY_MS);
   }
 
   /** A peer, by its name or nickname, will not come back. */
@@ -319,6 +353,7 @@ export class Services implements Companion {
   async #lookUntilDone(): Promise<void> {
     this.#looking = true;
     clearTimeout(this.#lookTimer);
+    await this.#patience?.promise;
     try {
       while (this.#doneLook < this.#wantedLook && !this.#stopped) {
         // What is asked for in the same moment is one.
