@@ -153,9 +153,11 @@ function listRow({ name, ports, addresses, imports, exports, warnings }: Service
 function showLines({ name, ports, addresses, imports, exports, warnings }: ServiceJson): string[] {
   return [
     `${name} ${ports.join(",")}`.trimEnd(),
-    ...addresses.map(({ subnet, address, holder }) =>
-      `  address ${address} in ${subnet}, held by ${holder ?? "nobody"}`
-    ),
+    ...addresses.map(({ subnet, address, holder }) => {
+      const nickname = imports.find(({ owner }) => owner === holder)?.nickname;
+      const who = holder === null ? "nobody" : nickname === undefined ? holder : `${holder}(${nickname})`;
+      return `  address ${address} in ${subnet}, held by ${who}`;
+    }),
     ...imports.flatMap((one) => [
       `  imported by ${peer(one)}, priority ${one.priority}, weight ${one.weight}, check ${one.check}${
         one.state === "active" ? "" : `, ${one.state}`

@@ -158,6 +158,13 @@ export class ServiceOperations {
     this.#s.networks.set(network);
     await this.#s.saveNetworks();
     await this.#looked();
+    const failure = this.#s.networkFailure(network.name);
+    if (failure === undefined) return;
+    if (known === undefined) this.#s.networks.remove(network.name);
+    else this.#s.networks.set(known);
+    await this.#s.saveNetworks();
+    await this.#looked();
+    throw new OperationError(failure);
   }
 
   async #removeNetwork(name: string): Promise<void> {

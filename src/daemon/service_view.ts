@@ -83,7 +83,7 @@ export function networksJson(services: Services): NetworkJson[] {
       name,
       interfaces,
       isolated,
-      warnings: networks.warnings(o.links, name),
+      warnings: services.networkWarnings(name),
     })),
   ];
 }

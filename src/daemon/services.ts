@@ -26,7 +26,14 @@ import type { Mesh } from "../mesh/mesh.ts";
 import { Catalogue, CHANNEL } from "../service/catalogue.ts";
 import type { BackendId, GatewaySubnet, NetworkId } from "../service/plan.ts";
 import { type Planned, type PlannerView, planServices, sameSubnet } from "../service/planner.ts";
-import { type ExportRecord, type ImportRecord, keyOf, type Known, virtualAddresses } from "../service/records.ts";
+import {
+  type ExportRecord,
+  type Held,
+  type ImportRecord,
+  keyOf,
+  type Known,
+  virtualAddresses,
+} from "../service/records.ts";
 import { NETLINK_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK } from "../wire/rtnetlink.ts";
 import type { Companion } from "./control_loop.ts";
 import type { Dns } from "./dns.ts";
@@ -73,6 +80,9 @@ const CHECK_MS = 10_000;
 const RETRY_MS = 2_000;
 /** How long this host keeps its addresses in the mesh when it has no services. */
 const RELEASE_MS = 60_000;
+/** How long others are waited for at the start, and how long they take to say what they know. */
+const OTHERS_MS = 3_000;
+const SAY_MS = 200;
 /** Links and addresses change in bunches. */
 const LINKS_SETTLE_MS = 100;
 
@@ -95,7 +105,7 @@ export class Services implements Companion {
   #announcer: Announcer | undefined;
   /** What we answer for, as text. */
   readonly #answered = new Map<string, AnnouncedAddress>();
-  /** `address peer`: others that say they answer for what we do. */
+  /** `address peer holds`: others that could answer for what we answer for, or say that they do. */
   #rivals: ReadonlySet<string> = new Set();
   /** In which subnets this host has an address for services. */
   readonly #gateways: GatewaySubnet[] = [];
@@ -111,6 +121,8 @@ export class Services implements Companion {
   #revoked: ReadonlySet<BackendId> = new Set();
   #lookTimer: number | undefined;
   #others = false;
+  /** Others are waited for; undefined: no more. */
+  #patience: PromiseWithResolvers<void> | undefined;
   #stopped = false;
   /** After which a proposal of ours, or a relay address, may be amiss. */
   onNamesChanged: (names: readonly string[]) => void = () => {};
@@ -162,8 +174,34 @@ export class Services implements Companion {
     services.#watch();
     await services.#restoreGateways();
     services.#noteHolds(catalogue.names());
+    services.#waitForOthers();
     services.look();
     return services;
+  }
+
+  /**
+   * What the kernel does was right when we were stopped. Whoever shares a service with us is not within reach in the first moment: before he
+   * is, nothing is taken from him, and nothing that goes through him ends.
+   */
+  #waitForOthers(): void {
+    if (this.#absentOthers().length === 0) return;
+    this.#patience = Promise.withResolvers<void>();
+    const timer = setTimeout(() => this.#loseHope(), OTHERS_MS);
+    this.#owned.defer(() => clearTimeout(timer));
+    this.#owned.defer(() => this.#loseHope());
+  }
+
+  #loseHope(): void {
+    this.#patience?.resolve();
+    this.#patience = undefined;
+  }
+
+  /** Peers out of reach that have to do with services of ours. */
+  #absentOthers(): readonly PeerName[] {
+    const names = new Set(this.catalogue.own().map(({ spec }) => spec.name));
+    return [...names].flatMap((name) => [...this.catalogue.imports(name), ...this.catalogue.exports(name)]).filter((
+      { owner, reachable },
+    ) => owner !== this.o.ourName && !reachable).map(({ owner }) => owner);
   }
 
   async stop(): Promise<void> {
@@ -189,8 +227,20 @@ export class Services implements Companion {
     return [
       ...unable !== undefined && inUse ? [`Services do not work: ${unable}`] : [],
       ...this.#storeTrouble === undefined ? [] : [`Services will not come back after a restart: ${this.#storeTrouble}`],
-      ...this.networks.all().flatMap(({ name }) => this.networks.warnings(this.o.links, name)),
+      ...this.networks.all().flatMap(({ name }) => this.networkWarnings(name)),
+      ...this.#kernel?.networksLeft ?? [],
     ];
+  }
+
+  /** What keeps a network from working. */
+  networkWarnings(name: string): readonly string[] {
+    const warnings = this.#kernel?.networkWarnings(name) ?? [];
+    return warnings.length > 0 ? warnings : this.networks.warnings(this.o.links, name);
+  }
+
+  /** Why an isolated network could not be made. */
+  networkFailure(name: string): string | undefined {
+    return this.#kernel?.networkFailure(name);
   }
 
   get planned(): Planned | undefined {
@@ -250,6 +300,9 @@ export class Services implements Companion {
 
   handleTopology(now: Instant): void {
     this.catalogue.handleTopology(now);
+    if (this.#patience === undefined || this.#absentOthers().length > 0) return;
+    // They are about to say how things are.
+    setTimeout(() => this.#loseHope(), SAY_MS);
   }
 
   /** A peer, by its name or nickname, will not come back. */
@@ -300,6 +353,7 @@ export class Services implements Companion {
   async #lookUntilDone(): Promise<void> {
     this.#looking = true;
     clearTimeout(this.#lookTimer);
+    await this.#patience?.promise;
     try {
       while (this.#doneLook < this.#wantedLook && !this.#stopped) {
         // What is asked for in the same moment is one.
@@ -469,29 +523,32 @@ export class Services implements Companion {
   }
 
   /**
-   * Two who did not reach each other both answer for an address; when they do again, one of them gives up. Clients may have heard him last:
-   * who goes on says it once more.
+   * Two who did not reach each other both answer for an address; when they do again, one of them gives up, and clients may have heard him
+   * last. So whoever goes on says it again a few times when another one comes, goes, takes it or gives it up.
    */
   #outlastRivals(): void {
     const rivals = new Set<string>();
-    const answered = new Set([...this.#answered.values()].map(({ address }) => address));
     for (const record of this.catalogue.own()) {
       const { name } = record.spec;
-      const others = record.kind === "import"
-        ? this.catalogue.imports(name).map((known) => ({ ...known, held: known.record.status.holding }))
-        : record.spec.listen.address === "own"
-        ? []
-        : this.catalogue.exports(name).map((known) => ({ ...known, held: [known.record.status.holding] }));
-      for (const { owner, reachable, held } of others) {
-        if (!reachable || owner === this.o.ourName) continue;
-        for (const one of held) {
-          if (one !== undefined && answered.has(one.address)) rivals.add(`${one.address} ${owner}`);
+      const held: readonly (Held | undefined)[] = record.kind === "import"
+        ? record.status.holding
+        : [record.status.holding];
+      for (const one of held) {
+        if (one === undefined) continue;
+        const others = record.kind === "import"
+          ? this.catalogue.imports(name).map((known) => ({ ...known, held: known.record.status.holding }))
+          : this.catalogue.exports(name).map((known) => ({ ...known, held: [known.record.status.holding] }));
+        for (const { owner, reachable, held } of others) {
+          if (!reachable || owner === this.o.ourName) continue;
+          const holds = held.some((other) => other?.address === one.address);
+          rivals.add(`${one.address} ${owner} ${holds ? "holds" : ""}`);
         }
       }
     }
-    const gone = new Set([...this.#rivals].filter((rival) => !rivals.has(rival)).map((rival) => parseInt(rival)));
+    const changed = new Set([...this.#rivals, ...rivals].filter((one) => !(this.#rivals.has(one) && rivals.has(one))));
+    const addresses = new Set([...changed].map((one) => parseInt(one)));
     this.#rivals = rivals;
-    this.#announcer?.announce([...this.#answered.values()].filter(({ address }) => gone.has(address)));
+    this.#announcer?.announce([...this.#answered.values()].filter(({ address }) => addresses.has(address)));
   }
 
   #ending: Promise<number> = Promise.resolve(0);

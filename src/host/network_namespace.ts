@@ -48,6 +48,7 @@ export interface EnsuredNetwork {
   readonly link: string;
   /** Of the veth's end inside. */
   readonly innerLink: string;
+  readonly changed: boolean;
   /** Sentences for the user: an interface that is not there, a route that could not be taken along. */
   readonly warnings: readonly string[];
 }
@@ -100,6 +101,7 @@ class Isolation implements Disposable {
   readonly #file: NetworkStateFile;
   readonly #here = new Links();
   readonly #warnings: string[] = [];
+  #changed = false;
   #state: NetworkState;
 
   private constructor(name: string, namespace: string, file: NetworkStateFile, state: NetworkState) {
@@ -149,7 +151,7 @@ class Isolation implements Disposable {
     this.#limitTransit(interfaces);
     undo.move();
     const link = transitLink(this.#state.id);
-    return { namespace: this.#namespace, link, innerLink: link, warnings: this.#warnings };
+    return { namespace: this.#namespace, link, innerLink: link, changed: this.#changed, warnings: this.#warnings };
   }
 
   async remove(): Promise<string[]> {
@@ -174,6 +176,10 @@ class Isolation implements Disposable {
     if (isOurPort(name) || name.startsWith(TRANSIT_PREFIX)) refuse("it is weave's own");
     if (link?.master !== undefined) {
       refuse(`it is a port of "${this.#here.byIndex(link.master)?.name ?? link.master}"`);
+    }
+    // Once it is there we are cut off, and whoever is logged in by it.
+    if (link !== undefined && link.index === defaultLink(this.#here)) {
+      refuse("this host's default route leaves by it, and would not be this host's any more");
     }
   }
 
@@ -254,6 +260,7 @@ class Isolation implements Disposable {
       const { refused, why } = applyLinkConfig(link.index, config);
       if (refused > 0) this.#warnings.push(notGiven(name, refused, why));
     }
+    this.#changed = true;
     const { [name]: _, ...links } = this.#state.links;
     this.#state = { ...this.#state, links };
     await this.#file.write(this.#state);
@@ -261,6 +268,7 @@ class Isolation implements Disposable {
 
   /** Notes what is known of links, before anything is done to them. */
   async #note(links: Record<string, MovedLink>): Promise<void> {
+    this.#changed = true;
     this.#state = { ...this.#state, links: { ...this.#state.links, ...links } };
     await this.#file.write(this.#state);
   }
@@ -273,6 +281,7 @@ class Isolation implements Disposable {
     const inside = this.#findInside(name);
     if (there === undefined || inside === undefined || there.peer !== inside.index) {
       // Of a namespace that is gone, say.
+      this.#changed = true;
       if (there !== undefined) this.#here.delete(there.index);
       using netns = openNetns(this.#namespace);
       const peer = { name, netnsFd: netns.raw };
@@ -363,6 +372,12 @@ function ensureTransitEnd(id: NetworkId, host: typeof HERE | typeof INSIDE): voi
   const destination = { address: transitAddress(id, 0), prefixLength: 16 };
   const gateway = transitAddress(id, host === HERE ? INSIDE : HERE);
   links.addRoute({ destination, gateway, link: link.index });
+}
+
+/** The link by which this host reaches whatever it has no other route to. */
+function defaultLink(links: Links): number | undefined {
+  const routes = links.routes().filter(({ destination }) => destination.prefixLength === 0);
+  return routes.toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))[0]?.link;
 }
 
 /** Moves a link of this thread's namespace. */

@@ -7,6 +7,7 @@ import { OperationError } from "../lib/errors.ts";
 import type { NetworkPlan, ServicePlan } from "../service/plan.ts";
 import type { AnnouncedAddress } from "./announce.ts";
 import { KernelSettings, serviceSettingsFile } from "./kernel_settings.ts";
+import { IsolatedNetworks, removeIsolatedNetworks } from "./isolated_networks.ts";
 import { Links } from "./links.ts";
 import { networkNamespace } from "./network_namespace.ts";
 import { statNetns } from "./netns.ts";
@@ -31,6 +32,7 @@ export interface ServiceKernelOptions {
 export class ServiceKernel implements Disposable {
   readonly #options: ServiceKernelOptions;
   readonly #here: ServicePlace;
+  readonly #isolated: IsolatedNetworks;
   /** Namespace of an isolated network, by its path → what we do there. */
   readonly #inside = new Map<string, ServicePlace>();
   #plan: ServicePlan | undefined;
@@ -40,6 +42,7 @@ export class ServiceKernel implements Disposable {
   private constructor(options: ServiceKernelOptions, here: ServicePlace) {
     this.#options = options;
     this.#here = here;
+    this.#isolated = new IsolatedNetworks(options.runDir);
   }
 
   /** Reads what an earlier process left; changes nothing. @throws OperationError where `nft` is missing */
@@ -59,8 +62,10 @@ export class ServiceKernel implements Disposable {
     return this.#serially(async () => {
       const { here, inside } = splitPlan(plan);
       const begun = this.#here.begun;
-      let changed = await this.#applyInside(inside);
+      let changed = await this.#isolated.ensure(plan.networks);
+      changed = await this.#applyInside(inside) || changed;
       changed = await this.#here.apply(here) || changed;
+      changed = await this.#isolated.retain(plan.networks) || changed;
       this.#plan = plan;
       if (!begun && this.#here.begun) await this.#options.onBegin?.();
       this.#tellAnswered(this.#announced(plan));
@@ -92,7 +97,23 @@ export class ServiceKernel implements Disposable {
       await this.#here.reset();
       this.#closeInside([]);
       this.#tellAnswered([]);
+      await removeIsolatedNetworks(this.#options.runDir);
     });
+  }
+
+  /** Why an isolated network could not be made as the plan last had it. */
+  networkFailure(name: string): string | undefined {
+    return this.#isolated.failure(name);
+  }
+
+  /** What is left of isolated networks that are no more. */
+  get networksLeft(): readonly string[] {
+    return this.#isolated.left;
+  }
+
+  /** What is wrong with an isolated network. */
+  networkWarnings(name: string): readonly string[] {
+    return this.#isolated.warnings(name);
   }
 
   /** Leaves everything in place. */
@@ -174,4 +195,5 @@ export async function resetServiceKernel(options: ServiceKernelOptions): Promise
   using links = new Links();
   applyRouting(links, NO_ROUTING);
   removeMeshLeg(links);
+  await removeIsolatedNetworks(options.runDir);
 }

@@ -1,20 +1,20 @@
 /**
- * A second way from this host into the mesh, for what services send there, where the kernel's `br_netfilter` is on. That translates frames
- * already on the bridge, and what is then for the bridge again it sends on without leaving the bridge: never out by the port by which it
- * came, so that a client on another host could not reach a backend on another host. By this way the packet leaves by another link.
+ * A second link from this host into the mesh, for what services send there. What comes for them comes by the bridge; that what goes leaves
+ * by another link has two reasons:
+ *
+ * - Where `br_netfilter` is on, the kernel translates frames already on the bridge, and what is then for the bridge again it sends on
+ *   without leaving the bridge: never out by the port by which it came. A client on another host could not reach a backend on another host.
+ * - The kernel judges the source of what it forwards as if it had come by the link by which it leaves, and there are rules for what comes by
+ *   the bridge (`service_routes.ts`).
  *
  *     in:   port ─ bridge `weave` ─ translated ─ routed ─┐
  *     out:  port ─ bridge `weave` ─ vethwe-svc ═ weave-svc
  */
 import type { Link } from "../wire/rtnetlink.ts";
-import { type Links, readSysctl, setSysctl } from "./links.ts";
+import { type Links, setSysctl } from "./links.ts";
 
 export const MESH_LEG = "weave-svc";
 const PORT = "vethwe-svc";
-
-export function meshLegNeeded(): boolean {
-  return (readSysctl("net/bridge/bridge-nf-call-iptables") ?? 0) !== 0;
-}
 
 /** @returns whether anything was changed */
 export function ensureMeshLeg(links: Links, bridge: Link): boolean {

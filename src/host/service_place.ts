@@ -8,7 +8,7 @@ import { differ, type KernelSettings, pushDown, setAll } from "./kernel_settings
 import { Links, readSysctl } from "./links.ts";
 import type { Netns } from "./netns.ts";
 import { NftGeneration, type NftPlace, readNftTable, runNft } from "./nft.ts";
-import { ensureMeshLeg, MESH_LEG, meshLegNeeded, removeMeshLeg } from "./service_leg.ts";
+import { ensureMeshLeg, MESH_LEG, removeMeshLeg } from "./service_leg.ts";
 import { applyRouting, NO_ROUTING, planRouting, presentRouting, type Routing, sameRouting } from "./service_routes.ts";
 import {
   HOST,
@@ -78,7 +78,7 @@ export class ServicePlace implements Disposable {
   async apply(plan: ServicePlan): Promise<boolean> {
     const wanted = this.#plan(plan, { make: true });
     if (wanted === undefined) return false;
-    const before = this.#applied;
+    const before = this.#applied ?? (this.#present === undefined ? "nothing" : undefined);
     let changed = await this.#applyRules(wanted.rules);
     try {
       // Rules come first, which keep out what settings let in.
@@ -172,9 +172,10 @@ export class ServicePlace implements Disposable {
     return this.#run(() => setAll(wanted));
   }
 
-  async #goBack(before: Wanted | undefined, error: Error): Promise<void> {
+  async #goBack(before: Wanted | "nothing" | undefined, error: Error): Promise<void> {
     if (before === undefined) return;
     try {
+      if (before === "nothing") return await this.reset();
       await this.#applyRules(before.rules);
       applyRouting(this.#links, before.routing);
     } catch (second) {
@@ -183,10 +184,10 @@ export class ServicePlace implements Disposable {
     }
   }
 
-  /** The other link into the mesh, where it is needed. */
+  /** The other link into the mesh. */
   #meshLeg(make: boolean): Link | undefined {
     const bridge = this.#bridge === undefined ? undefined : this.#links.find(this.#bridge);
-    if (bridge === undefined || !meshLegNeeded()) return undefined;
+    if (bridge === undefined) return undefined;
     if (make) ensureMeshLeg(this.#links, bridge);
     return this.#links.find(MESH_LEG);
   }

@@ -11,7 +11,7 @@
  */
 import { RawSocket } from "../../ffi/raw_socket.ts";
 import { withNetns } from "../../ffi/netns.ts";
-import type { BackendId } from "../service/plan.ts";
+import type { BackendId, NetworkId } from "../service/plan.ts";
 import { type Flow, type FlowFilter, type FlowTuple, IPPROTO, TCP_STATE } from "../wire/conntrack.ts";
 import { encodeEmptySegment, TCP_FLAG } from "../wire/tcp_segment.ts";
 import { Conntrack } from "./conntrack.ts";
@@ -29,6 +29,8 @@ import {
 
 const ROUNDS = [{ atMs: 0, kind: "syn" }, { atMs: 250, kind: "ack" }, { atMs: 550, kind: "syn" }] as const;
 const FORGET_AT_MS = 750;
+/** The kernel looks at the whole table for each; above that we look at all flows of services once. */
+const FILTERED_BACKENDS = 8;
 /** Any will do. */
 const SEQUENCES = [0x1111_1111, 0x9111_1111] as const;
 
@@ -59,9 +61,10 @@ export async function resetFlows({ backends, namespaces = [] }: ResetOptions): P
   for (const [round, { atMs, kind }] of ROUNDS.entries()) {
     await until(start + atMs);
     // What passes through a namespace is in the table here as well.
-    const count = await here.provoke(revoked, kind);
-    if (round === 0) flows = count;
-    for (const place of inside) await place.provoke(revoked, kind);
+    const first = round === 0;
+    const count = await here.provoke(revoked, kind, first);
+    if (first) flows = count;
+    for (const place of inside) await place.provoke(revoked, kind, first);
     if (flows === 0) break;
   }
   if (flows > 0) await until(start + FORGET_AT_MS);
@@ -78,45 +81,62 @@ interface Revoked {
 
 /** A namespace with its table of flows. */
 class Place implements Disposable {
-  readonly #inside: boolean;
+  readonly #namespace: string | undefined;
   readonly #conntrack: Conntrack;
-  readonly #raw: RawSocket;
+  /** By network to send to: a few at most. */
+  readonly #sockets = new Map<NetworkId, RawSocket>();
 
   constructor(namespace: string | undefined) {
-    using opened = new DisposableStack();
-    this.#inside = namespace !== undefined;
-    this.#conntrack = opened.use(new Conntrack(namespace));
-    this.#raw = namespace === undefined ? new RawSocket() : withNetns(namespace, () => new RawSocket());
-    opened.move();
+    this.#namespace = namespace;
+    this.#conntrack = new Conntrack(namespace);
   }
 
   /** Makes both sides of each TCP flow speak. @returns how many flows are not over, those of UDP too */
-  async provoke(revoked: Revoked, kind: "syn" | "ack"): Promise<number> {
+  async provoke(revoked: Revoked, kind: "syn" | "ack", first: boolean): Promise<number> {
     let count = 0;
     for await (const flow of this.#flows(revoked)) {
-      if (!isOver(flow)) count++;
-      if (!this.#inside && isTransitAddress(flow.original.source)) revoked.fromTransit.add(keyOf(flow.original));
-      // Closed it is from the first reset on, whichever side has it.
+      // Closed it is from our first reset on, whichever side has it; where both sides ended it properly, nobody is to be told.
+      if (flow.tcpState === TCP_STATE.timeWait || first && isOver(flow)) continue;
+      count++;
+      if (!this.#isInside && isTransitAddress(flow.original.source)) revoked.fromTransit.add(keyOf(flow.original));
       if (flow.original.protocol === IPPROTO.tcp) this.#provoke(flow, kind);
     }
     return count;
   }
 
   async forget(revoked: Revoked): Promise<void> {
-    if (this.#inside) { for await (const flow of this.#flows(revoked)) this.#conntrack.delete(flow); }
-    else for (const backend of revoked.backends) this.#conntrack.deleteAll(flowsOf(backend));
+    if (this.#filters(revoked)) {
+      for (const backend of revoked.backends) this.#conntrack.deleteAll(flowsOf(backend));
+    } else {
+      for await (const flow of this.#flows(revoked)) this.#conntrack.delete(flow);
+    }
+  }
+
+  get #isInside(): boolean {
+    return this.#namespace !== undefined;
+  }
+
+  /** The kernel can tell whose flows they are. */
+  #filters({ backends }: Revoked): boolean {
+    return !this.#isInside && backends.size <= FILTERED_BACKENDS;
   }
 
   async *#flows(revoked: Revoked): AsyncGenerator<Flow, void, void> {
-    if (this.#inside) {
-      for await (const flows of this.#conntrack.flows({ mark: OURS, mask: OURS })) {
-        for (const flow of flows) if (isOfRevoked(flow, revoked)) yield flow;
-      }
-    } else {
+    if (this.#filters(revoked)) {
       for (const backend of revoked.backends) {
         for await (const flows of this.#conntrack.flows(flowsOf(backend))) yield* flows;
       }
+    } else {
+      for await (const flows of this.#conntrack.flows({ mark: OURS, mask: OURS })) {
+        for (const flow of flows) if (this.#isOf(flow, revoked)) yield flow;
+      }
     }
+  }
+
+  #isOf(flow: Flow, { backends, fromTransit }: Revoked): boolean {
+    // Where a flow leads out of the namespace of an isolated network, the number in its mark is not a backend's.
+    const leadsOut = this.#isInside && isTransitAddress(flow.reply.source);
+    return leadsOut ? fromTransit.has(keyOf(answerOf(flow.reply))) : backends.has(markedBackend(flow.mark));
   }
 
   #provoke({ original, reply, mark }: Flow, kind: "syn" | "ack"): void {
@@ -143,13 +163,22 @@ class Place implements Disposable {
       for (const sequence of kind === "syn" ? SEQUENCES.slice(0, 1) : SEQUENCES) {
         const packet = encodeEmptySegment({ ...segment, sequence, acknowledgement: sequence });
         // Where it cannot be sent there is nobody to be told.
-        this.#raw.send(packet, { to: segment.destination, mark: (routeMark(route) | INJECTED) >>> 0 });
+        this.#socketTo(route).send(packet, segment.destination);
       }
     }
   }
 
+  #socketTo(network: NetworkId): RawSocket {
+    const known = this.#sockets.get(network);
+    if (known !== undefined) return known;
+    const open = () => new RawSocket((routeMark(network) | INJECTED) >>> 0);
+    const socket = this.#namespace === undefined ? open() : withNetns(this.#namespace, open);
+    this.#sockets.set(network, socket);
+    return socket;
+  }
+
   [Symbol.dispose](): void {
-    this.#raw[Symbol.dispose]();
+    for (const socket of this.#sockets.values()) socket[Symbol.dispose]();
     this.#conntrack[Symbol.dispose]();
   }
 }
@@ -158,17 +187,16 @@ function flowsOf(backend: BackendId): FlowFilter {
   return { mark: OURS | backend, mask: OURS | BACKEND_MASK };
 }
 
-/** Of a flow in the namespace of an isolated network: where it leads out of it, the number in its mark is not a backend's. */
-function isOfRevoked({ mark, reply }: Flow, { backends, fromTransit }: Revoked): boolean {
-  if (!isTransitAddress(reply.source)) return backends.has(markedBackend(mark));
-  const { source, sourcePort, destination, destinationPort } = reply;
-  const onTransit = {
+/** The tuple of packets that those of `tuple` answer. */
+function answerOf(tuple: FlowTuple): FlowTuple {
+  const { source, sourcePort, destination, destinationPort } = tuple;
+  return {
+    ...tuple,
     source: destination,
     sourcePort: destinationPort,
     destination: source,
     destinationPort: sourcePort,
   };
-  return fromTransit.has(keyOf({ ...reply, ...onTransit }));
 }
 
 function keyOf({ protocol, source, sourcePort, destination, destinationPort }: FlowTuple): string {

@@ -6,7 +6,7 @@
  *            0  (the kernel's)                          local
  *         6782  iif lo, ICMP, fwmark NETWORK            anywhere: what is said about a packet of ours has at first the mark of that packet,
  *                                                       which is where it went; rules give it another, by which it is routed again
- *         6783  iif LINK                                addresses that we answer for on this link, as if they were our own
+ *         6783  iif LINK, fwmark 0                      addresses that we answer for on this link, as if they were our own
  *         6784  fwmark NETWORK                          routes of that network, and nothing else is reachable there
  *         6785  iif BRIDGE, fwmark 0                    nothing: where the host forwarded nothing before us
  *         6786  iif lo, fwmark 0                        virtual addresses, for programs on this host
@@ -42,6 +42,8 @@ const TABLES = 200;
 const IPPROTO = { icmp: 1, tcp: 6, udp: 17 } as const;
 /** Behind every other route. */
 const LAST = 0xffff_ffff;
+/** Not translated: in another network the same address may be somebody's. */
+const UNMARKED = { value: 0, mask: ROUTE_MASK } as const;
 const EVERYWHERE: Cidr = { address: 0, prefixLength: 0 };
 
 export interface Routing {
@@ -58,7 +60,7 @@ export interface RoutingFacts {
   readonly links: readonly Link[];
   /** Of the main table. */
   readonly routes: readonly Route[];
-  /** The other link into the mesh (`service_leg.ts`), where it is used. */
+  /** The other link into the mesh (`service_leg.ts`), where there is one. */
   readonly meshLeg?: string;
   /** What comes from the mesh and is not ours is not passed on. */
   readonly forwardOnlyOurs: boolean;
@@ -90,7 +92,9 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     const first = links[0];
     if (answered.length === 0 || first === undefined) continue;
     const localTable = ANSWERED_TABLE + id;
-    for (const { name } of links) rules.push({ priority: ANSWERED_PRIORITY, table: localTable, inputInterface: name });
+    for (const { name } of links) {
+      rules.push({ priority: ANSWERED_PRIORITY, table: localTable, inputInterface: name, mark: UNMARKED });
+    }
     for (const address of answered) {
       routes.push({ destination: { address, prefixLength: 32 }, type: "local", link: first.index, table: localTable });
     }
@@ -98,8 +102,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
   if (bridge === undefined || leg === undefined) return { rules, routes, addresses: [] };
   const virtual = localRoutes(plan, facts, leg);
   if (virtual.length > 0) {
-    const mark = { value: 0, mask: ROUTE_MASK };
-    rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo", mark });
+    rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo", mark: UNMARKED });
     routes.push(...virtual.map((route) => ({ ...route, table: LOCAL_TABLE })));
   }
   for (const id of [HOST, ...networks.map(([id]) => id)]) {
@@ -119,8 +122,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
   rules.push({ priority: LAST_PRIORITY, table: NETWORK_TABLE + MESH, inputInterface: "lo" });
   if (facts.forwardOnlyOurs) {
     // What goes from the bridge to the bridge cannot be told from bridged frames by the rules that drop the rest.
-    const mark = { value: 0, mask: ROUTE_MASK };
-    rules.push({ priority: CLOSED_PRIORITY, table: CLOSED_TABLE, inputInterface: bridge.name, mark });
+    rules.push({ priority: CLOSED_PRIORITY, table: CLOSED_TABLE, inputInterface: bridge.name, mark: UNMARKED });
     routes.push({ destination: EVERYWHERE, type: "blackhole", table: CLOSED_TABLE });
   }
   return { rules, routes, addresses: gatewayAddresses(plan, leg, bridge) };
@@ -194,16 +196,18 @@ export const NO_ROUTING: Routing = { rules: [], routes: [], addresses: [] };
 
 /** Makes what is there into what is wanted, changing only what differs; new things first. @returns whether anything differed */
 export function applyRouting(links: Links, wanted: Routing): boolean {
-  const present = presentRouting(links);
+  const before = presentRouting(links);
+  const addresses = difference(before.addresses, wanted.addresses, addressKey);
+  for (const address of addresses.missing) addServiceAddress(links, address);
+  for (const { link, cidr } of addresses.surplus) links.removeAddresses(link, [cidr]);
+  // With an address the kernel takes away the routes that have it as their source.
+  const present = addresses.surplus.length === 0 ? before : presentRouting(links);
   const routes = difference(present.routes, wanted.routes, routeKey);
   const rules = difference(present.rules, wanted.rules, ruleKey);
-  const addresses = difference(present.addresses, wanted.addresses, addressKey);
-  for (const address of addresses.missing) addServiceAddress(links, address);
   for (const route of routes.missing) replaceRoute(links, route, routes.surplus);
   for (const rule of rules.missing) links.addRule(rule);
   for (const rule of rules.surplus) links.removeRule(rule);
   for (const route of routes.surplus) links.removeRoute(route);
-  for (const { link, cidr } of addresses.surplus) links.removeAddresses(link, [cidr]);
   return [routes, rules, addresses].some(({ missing, surplus }) => missing.length + surplus.length > 0);
 }
 

@@ -48,7 +48,7 @@ export const HOST: typeof HOST_NETWORK = 2;
 export interface RuleFacts {
   /** Name of the overlay's bridge; undefined in the namespace of an isolated network. */
   readonly bridge: string | undefined;
-  /** The other link into the mesh (`service_leg.ts`), where it is used. */
+  /** The other link into the mesh (`service_leg.ts`), where there is one. */
   readonly meshLeg?: { readonly name: string; readonly mac: Mac };
   /** Addresses that the links of networks have now, without those of services. */
   readonly ownAddresses: ReadonlyMap<NetworkId, readonly Cidr[]>;
@@ -601,8 +601,8 @@ export function planScript(present: PresentRules | undefined, wanted: Rules): st
     );
   }
   const stale = [...present?.chains.keys() ?? []].filter((name) => !wanted.chains.has(name));
+  // Elements of maps hold chains, and rules hold maps.
   for (const name of stale) dropped.push(`flush chain ${table} ${name}`);
-  // What is in a map leads to chains, and rules to maps.
   for (const name of present?.maps.keys() ?? []) {
     if (!wanted.maps.has(name)) dropped.push(`delete map ${table} ${name}`);
   }

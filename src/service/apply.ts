@@ -29,13 +29,13 @@ import {
   HOST_NETWORK_NAME,
   type ImportInput,
   type NetworkSpec,
-  oneLine,
   parseExport,
   parseImport,
   portsOfBackends,
   type SpecContext,
   SpecError,
 } from "./spec.ts";
+import { oneLine } from "./spec_words.ts";
 
 /** What a gateway has, or should have, of its own. */
 export interface GatewayState {

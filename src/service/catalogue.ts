@@ -31,23 +31,24 @@ import type { GossipChannel } from "../mesh/hub.ts";
 import {
   decodeService,
   encodeForget,
-  encodeRecord,
   encodeRecords,
   encodeWant,
   type Head,
-  keyOf,
   MAX_NUMBER,
   type RecordsMessage,
   type ServiceMessage,
 } from "../wire/service.ts";
 import { Answers, type Asked } from "./answers.ts";
-import { type Applied, MAX_RECORDS_OF_OWNER, OwnerRecords, sameRecord } from "./owner_records.ts";
+import { OwnRecords, type SetResult } from "./own_records.ts";
+import type { Applied, OwnerRecords } from "./owner_records.ts";
+import { type Owner, Owners } from "./owners.ts";
 import { Pursuits } from "./pursuit.ts";
 import type { ExportRecord, ImportRecord, Known, RecordKey, ServiceRecord } from "./records.ts";
 import { type Rejection, Rejections } from "./rejections.ts";
 import { Heads, OwnChanges, Payloads } from "./service_gossip.ts";
-import type { StoredOwner, StoredRecord } from "./stored.ts";
+import type { StoredOwner } from "./stored.ts";
 
+export { type SetResult } from "./own_records.ts";
 export { type Rejection } from "./rejections.ts";
 export { checkStored, encodeStored, type StoredOwner, type StoredRecord } from "./stored.ts";
 
@@ -74,9 +75,6 @@ export type CatalogueOutput =
   | { readonly type: "broadcast" | "gossip"; readonly data: GossipData }
   | { readonly type: "changed"; readonly names: readonly string[] };
 
-/** `same`: it is there already; `full`: we have as many records as one peer may have. */
-export type SetResult = "changed" | "same" | "full";
-
 export interface OwnerStatus {
   readonly owner: PeerName;
   readonly reachable: boolean;
@@ -86,39 +84,20 @@ export interface OwnerStatus {
   readonly seq: number;
 }
 
-/** Records of others, all together. */
-const MAX_RECORDS = 50_000;
-const MAX_OCTETS = 64 << 20;
-const MAX_OWNERS = 2_000;
-
 const TIDY_MS = 10 * 60_000;
-/** Of a peer all of whose records went at once that is remembered so long. */
-const EMPTIED_MS = 24 * 3_600_000;
 const STORE_MS = 30_000;
 /** What came by asking is told to neighbours, together with what comes shortly after. */
 const TELL_MS = 100;
 const TELL_OURSELVES_MS = 5_000;
-/** Numbers that may have been used since we stored the last one. */
-const SKIPPED_NUMBERS = 2 ** 20;
-
-interface Owner {
-  readonly records: OwnerRecords;
-  reachable: boolean;
-  /** When everything it had went at once, with it or by somebody's word: others may not know yet. */
-  emptiedAt: Instant | undefined;
-}
 
 /** See the file's header. */
 export class Catalogue implements GossipChannel {
   readonly name = CHANNEL;
   readonly #o: CatalogueOptions;
-  readonly #owners = new Map<PeerName, Owner>();
-  readonly #byName = new Map<string, Map<PeerName, Set<RecordKey>>>();
+  readonly #owners: Owners;
   readonly #own: OwnerRecords;
   /** Ours as they are to be; `#own` has what is on disk. */
-  readonly #working = new Map<RecordKey, ServiceRecord>();
-  /** Ours that are not on disk, with the revision that has them. */
-  readonly #unstored = new Map<RecordKey, number>();
+  readonly #wanted: OwnRecords;
   readonly #pursuits: Pursuits;
   readonly #answers = new Answers();
   readonly #rejections: Rejections;
@@ -127,26 +106,31 @@ export class Catalogue implements GossipChannel {
   #outputs: CatalogueOutput[] = [];
   #changed = new Set<string>();
   #news = new Set<PeerName>();
-  #othersRecords = 0;
-  #othersOctets = 0;
-  #revision = 0;
   #askedRevision = 0;
   #toldSeq: number;
-  /** Somebody has heard of records of ours that we have not. */
-  #misknown = false;
-  #ownStatusChanged = false;
   #othersChanged = false;
   #toldOurselvesAt = -Infinity;
+  /** Who is to blame for what is refused meanwhile. */
+  #teller: PeerName = NO_PEER;
 
   constructor(o: CatalogueOptions, now: Instant) {
     this.#o = o;
     this.#domainEnd = `.${o.domain.replace(/\.$/, "").toLowerCase()}`;
     this.#rejections = new Rejections(o.log, o.unixMs);
     this.#pursuits = new Pursuits((peer) => peer !== o.ourName && o.isReachable(peer));
-    for (const stored of o.others) if (stored.owner !== o.ourName) this.#restore(stored, now);
-    this.#own = this.#newRecords(o.ourName, o.unixMs());
-    this.#owners.set(o.ourName, { records: this.#own, reachable: true, emptiedAt: undefined });
-    if (o.stored !== undefined) this.#restoreOwn(o.stored, now);
+    this.#owners = new Owners({
+      ourName: o.ourName,
+      isReachable: o.isReachable,
+      changed: (name, owner) => {
+        this.#changed.add(name);
+        if (owner !== o.ourName) this.#othersChanged = true;
+      },
+      refuse: (what, reason) => this.#rejections.add(this.#teller, what, reason),
+    }, Math.floor(o.unixMs()));
+    for (const stored of o.others) this.#owners.restore(stored, now);
+    this.#own = this.#owners.own;
+    this.#wanted = new OwnRecords(this.#own);
+    if (o.stored !== undefined) this.#wanted.restore(o.stored, { random: o.random, now });
     this.#toldSeq = this.#own.head.seq;
     this.#timers.set("old removals", now + TIDY_MS);
     this.#changed.clear();
@@ -157,77 +141,59 @@ export class Catalogue implements GossipChannel {
 
   /** Adds or replaces a record. What is there already in every word is left as it is. */
   set(record: ServiceRecord, now: Instant): SetResult {
-    const key = keyOf(record);
-    const before = this.#working.get(key);
-    if (before !== undefined && sameRecord(before, record)) return "same";
-    if (before === undefined && this.#working.size >= MAX_RECORDS_OF_OWNER) return "full";
-    if (before !== undefined && sameButStatus(before, record)) {
-      this.setStatus(key, record.status, now);
-      return "changed";
-    }
-    this.#working.set(key, record);
-    this.#store(key);
-    return "changed";
+    const result = this.#wanted.set(record, now);
+    this.#storeSome(now);
+    return result;
   }
 
   /** Health, holding: what is not worth a write to disk before it is told. False: there is no such record, or it says so already. */
   setStatus<R extends ServiceRecord>(key: RecordKey, status: R["status"], now: Instant): boolean {
-    const before = this.#working.get(key);
-    if (before === undefined) return false;
-    const after = { ...before, status } as ServiceRecord;
-    if (sameRecord(before, after)) return false;
-    this.#working.set(key, after);
-    if (this.#unstored.has(key)) return true; // told with the rest
-    this.#ownStatusChanged = true;
-    this.#timers.setIfAbsent("storing services", now + STORE_MS);
-    this.#own.change(key, after, now);
-    return true;
+    const changed = this.#wanted.setStatus(key, status, now);
+    this.#storeSome(now);
+    return changed;
   }
 
   /** False: there is no such record. */
   remove(key: RecordKey): boolean {
-    if (!this.#working.delete(key)) return false;
-    this.#store(key);
-    return true;
+    return this.#wanted.remove(key);
   }
 
   /** As they are to be, whether or not they are on disk. */
   own(): readonly ServiceRecord[] {
-    return [...this.#working.values()];
+    return this.#wanted.all();
   }
 
   ownRecord(key: RecordKey): ServiceRecord | undefined {
-    return this.#working.get(key);
+    return this.#wanted.get(key);
   }
 
   ownImport(name: string): ImportRecord | undefined {
-    return this.#working.get(`import ${name}`) as ImportRecord | undefined;
+    return this.#wanted.import(name);
   }
 
   ownExports(name: string): readonly ExportRecord[] {
-    const exports = [...this.#working.values()].filter((record) => record.kind === "export");
-    return exports.filter(({ spec }) => spec.name === name);
+    return this.#wanted.exports(name);
   }
 
   // Everybody's, ours among them as far as they are on disk
 
   /** Ascending. */
   names(): readonly string[] {
-    return [...this.#byName.keys()].sort();
+    return this.#owners.names();
   }
 
   /** Ascending by owner. */
   imports(name: string): readonly Known<ImportRecord>[] {
-    return this.#known(name).filter((known): known is Known<ImportRecord> => known.record.kind === "import");
+    return this.#owners.known(name).filter((known): known is Known<ImportRecord> => known.record.kind === "import");
   }
 
   /** Ascending by owner. */
   exports(name: string): readonly Known<ExportRecord>[] {
-    return this.#known(name).filter((known): known is Known<ExportRecord> => known.record.kind === "export");
+    return this.#owners.known(name).filter((known): known is Known<ExportRecord> => known.record.kind === "export");
   }
 
   owners(): readonly OwnerStatus[] {
-    return [...this.#owners.values()]
+    return this.#owners.all()
       .map(({ records, reachable }) => ({
         owner: records.owner,
         reachable,
@@ -246,7 +212,7 @@ export class Catalogue implements GossipChannel {
 
   /** Live records of all owners. */
   get size(): number {
-    return this.#own.size + this.#othersRecords;
+    return this.#owners.size;
   }
 
   // Peers
@@ -257,14 +223,14 @@ export class Catalogue implements GossipChannel {
 
   /** Peers may have come or gone. */
   handleTopology(now: Instant): void {
-    for (const [name, owner] of this.#owners) {
-      if (name === this.#o.ourName) continue;
-      const reachable = this.#o.isReachable(name);
+    for (const owner of this.#owners.others()) {
+      const { records } = owner;
+      const reachable = this.#o.isReachable(records.owner);
       if (reachable === owner.reachable) continue;
       owner.reachable = reachable;
-      for (const [, record] of owner.records.live()) this.#changed.add(record.spec.name);
+      for (const [, record] of records.live()) this.#changed.add(record.spec.name);
       // It may have begun another life without a neighbour of ours knowing.
-      if (reachable) this.#ask(owner.records, name, now);
+      if (reachable) this.#pursue(records.owner, records.owner, records.secondHand, now);
     }
     this.#pursuits.handleTopology(now);
     this.#askDue(now);
@@ -284,41 +250,17 @@ export class Catalogue implements GossipChannel {
   // Storing
 
   snapshot(): { readonly revision: number; readonly stored: StoredOwner } {
-    const told = new Map([...this.#own.numbered()].map(({ key, seq, record }) => [key, { seq, record }]));
-    const records: StoredRecord[] = [];
-    for (const [key, record] of this.#working) {
-      records.push({ key, seq: this.#unstored.has(key) ? 0 : told.get(key)?.seq ?? 0, record });
-    }
-    for (const [key, { seq }] of told) {
-      if (!this.#working.has(key)) records.push({ key, seq: this.#unstored.has(key) ? 0 : seq, record: undefined });
-    }
-    const { owner, life, seq } = this.#own.head;
-    const stored = { owner, life, floor: this.#own.floor, seq, secondHand: false, records };
-    return { revision: this.#revision, stored };
+    return this.#wanted.snapshot();
   }
 
   /** What `snapshot()` gave with this revision is on disk. */
   handlePersisted(revision: number, now: Instant): void {
-    for (const [key, unstored] of this.#unstored) {
-      if (unstored > revision) continue;
-      this.#unstored.delete(key);
-      const record = this.#working.get(key);
-      // Added and removed before anybody heard.
-      if (record === undefined && this.#own.get(key) === undefined) continue;
-      this.#own.change(key, record, now);
-    }
+    this.#wanted.handlePersisted(revision, now);
   }
 
   /** What we know of others, to be stored now and then. */
   others(): readonly StoredOwner[] {
-    return [...this.#owners.values()].filter(({ records }) => records !== this.#own && !records.blank).map((
-      { records },
-    ) => ({
-      ...records.head,
-      floor: records.floor,
-      secondHand: records.secondHand,
-      records: [...records.numbered()],
-    }));
+    return this.#owners.stored();
   }
 
   // The channel
@@ -370,8 +312,7 @@ export class Catalogue implements GossipChannel {
   }
 
   completeState(): GossipData | undefined {
-    const heads = this.#heads(undefined);
-    return heads.length === 0 ? undefined : this.#headsData();
+    return this.#owners.heads(undefined).length === 0 ? undefined : this.#headsData();
   }
 
   // Time and outputs
@@ -381,12 +322,12 @@ export class Catalogue implements GossipChannel {
       switch (timer) {
         case "old removals":
           this.#timers.set(timer, now + TIDY_MS);
-          this.#tidy(now);
+          this.#owners.tidy(now);
           break;
         case "storing services":
-          if (this.#ownStatusChanged) this.#revision++;
+          this.#wanted.storeStatus();
           if (this.#othersChanged) this.#outputs.push({ type: "persistOthers" });
-          this.#ownStatusChanged = this.#othersChanged = false;
+          this.#othersChanged = false;
           break;
         case "news of services":
           this.#outputs.push({ type: "gossip", data: this.#headsData(this.#news) });
@@ -408,8 +349,8 @@ export class Catalogue implements GossipChannel {
   }
 
   poll(): CatalogueOutput | undefined {
-    if (this.#revision > this.#askedRevision) {
-      this.#askedRevision = this.#revision;
+    if (this.#wanted.revision > this.#askedRevision) {
+      this.#askedRevision = this.#wanted.revision;
       return { type: "persist" };
     }
     if (this.#own.head.seq > this.#toldSeq) {
@@ -427,19 +368,7 @@ export class Catalogue implements GossipChannel {
 
   /** Throws where indexes and counts do not agree with the records. For tests. */
   checkInvariants(): void {
-    let [records, octets] = [0, 0];
-    const keys = new Map<string, number>();
-    for (const { records: each } of this.#owners.values()) {
-      each.checkInvariants();
-      if (each !== this.#own) [records, octets] = [records + each.size, octets + each.octets];
-      for (const [, { spec }] of each.live()) keys.set(spec.name, (keys.get(spec.name) ?? 0) + 1);
-    }
-    if (records !== this.#othersRecords || octets !== this.#othersOctets) throw new Error("others were counted wrong");
-    for (const [name, owners] of this.#byName) {
-      const indexed = [...owners.values()].reduce((sum, { size }) => sum + size, 0);
-      if (indexed !== keys.get(name)) throw new Error(`the index has ${indexed} records of ${name}`);
-    }
-    if (keys.size !== this.#byName.size) throw new Error("a name is not in the index");
+    this.#owners.checkInvariants();
   }
 
   // What neighbours say they know
@@ -448,7 +377,7 @@ export class Catalogue implements GossipChannel {
     if (head.owner === this.#o.ourName) return this.#handleOwnHead(head, now);
     const records = this.#owners.get(head.owner)?.records;
     if (records === undefined) {
-      if (head.seq > 0 && this.#owners.size < MAX_OWNERS) this.#pursue(head.owner, teller, false, now);
+      if (head.seq > 0 && this.#owners.hasRoom) this.#pursue(head.owner, teller, false, now);
       return;
     }
     const ours = records.head;
@@ -461,7 +390,12 @@ export class Catalogue implements GossipChannel {
   #handleOwnHead({ life, seq, check }: Head, now: Instant): void {
     const ours = this.#own.head;
     if (life === ours.life && (seq < ours.seq || seq === ours.seq && check === ours.check)) return;
-    this.#misknown = true;
+    this.#planToTellOurselves(now);
+  }
+
+  #planToTellOurselves(now: Instant): void {
+    // However little it is.
+    this.#owners.get(this.#o.ourName)!.emptiedAt = now;
     this.#timers.setIfAbsent("our own head", Math.max(now, this.#toldOurselvesAt + TELL_OURSELVES_MS));
   }
 
@@ -471,19 +405,7 @@ export class Catalogue implements GossipChannel {
   }
 
   #headsData(owners?: ReadonlySet<PeerName>): Heads {
-    return new Heads(this.#o.ourName, (some) => this.#heads(some), owners);
-  }
-
-  #heads(owners: ReadonlySet<PeerName> | undefined): readonly Head[] {
-    const heads: Head[] = [];
-    for (const name of owners ?? this.#owners.keys()) {
-      const owner = this.#owners.get(name);
-      if (owner === undefined) continue;
-      const told = !owner.records.blank || owner.emptiedAt !== undefined ||
-        owner.records === this.#own && this.#misknown;
-      if (told) heads.push(owner.records.head);
-    }
-    return heads;
+    return new Heads(this.#o.ourName, (some) => this.#owners.heads(some), owners);
   }
 
   // What owners say, and others of them
@@ -494,7 +416,7 @@ export class Catalogue implements GossipChannel {
     if (owner !== source) return this.#reject(source, message, `it belongs to ${formatMac(owner)}, who did not say so`);
     if (message.full) return this.#reject(source, message, "a full list that nobody asked for");
     if (!this.#o.isReachable(source)) return false;
-    const records = this.#ownerOf(source)?.records;
+    const records = this.#owners.getOrAdd(source)?.records;
     if (records === undefined) return this.#reject(source, message, "there are too many gateways");
     this.#take(records, message, { from: source, trusted: false, now });
     this.#askDue(now);
@@ -511,7 +433,7 @@ export class Catalogue implements GossipChannel {
     }
     // We wait no more: it took too long, and comes again.
     if (!asked) return;
-    const records = this.#ownerOf(owner)?.records;
+    const records = this.#owners.getOrAdd(owner)?.records;
     if (records === undefined) {
       this.#pursuits.forget(owner);
       return void this.#reject(source, message, "there are too many gateways");
@@ -533,8 +455,9 @@ export class Catalogue implements GossipChannel {
   ): Applied {
     const checked = this.#withinDomain(message);
     const before = records.head;
-    const outcome = this.#telling(from, () => records.apply(checked, { now, trusted }));
-    this.#storeOthers(now);
+    this.#teller = from;
+    const outcome = records.apply(checked, { now, trusted });
+    this.#storeSome(now);
     if (from !== records.owner) {
       if (outcome === "partial" || !sameHead(before, records.head)) records.secondHand = true;
     } else if (trusted && message.full && outcome === "applied") {
@@ -567,8 +490,7 @@ export class Catalogue implements GossipChannel {
   /** @returns whether it is to be passed on */
   #handleForget({ owner: name, life }: { owner: PeerName; life: number }, source: PeerName, now: Instant): boolean {
     if (name === this.#o.ourName) {
-      this.#misknown = true;
-      this.#timers.setIfAbsent("our own head", Math.max(now, this.#toldOurselvesAt + TELL_OURSELVES_MS));
+      this.#planToTellOurselves(now);
       return false;
     }
     if (this.#o.isReachable(name)) {
@@ -581,19 +503,12 @@ export class Catalogue implements GossipChannel {
   }
 
   #forget(owner: Owner, life: number, now: Instant): void {
-    owner.records.clear(life);
-    owner.records.secondHand = true;
-    owner.emptiedAt = now;
-    this.#storeOthers(now);
+    this.#owners.clear(owner, life, now);
+    this.#storeSome(now);
     this.#pursuits.forget(owner.records.owner);
   }
 
   // Asking and answering
-
-  /** Whether there is more than we have. */
-  #ask(records: OwnerRecords, of: PeerName, now: Instant): void {
-    this.#pursue(records.owner, of, records.secondHand, now);
-  }
 
   #pursue(owner: PeerName, teller: PeerName, everything: boolean, now: Instant): void {
     this.#pursuits.handleNews(owner, { teller, everything, now });
@@ -624,119 +539,10 @@ export class Catalogue implements GossipChannel {
 
   // What we keep
 
-  #store(key: RecordKey): void {
-    this.#revision++;
-    this.#unstored.set(key, this.#revision);
-  }
-
-  #storeOthers(now: Instant): void {
-    if (this.#othersChanged) this.#timers.setIfAbsent("storing services", now + STORE_MS);
-  }
-
-  #ownerOf(name: PeerName): Owner | undefined {
-    let owner = this.#owners.get(name);
-    if (owner === undefined) {
-      if (this.#owners.size >= MAX_OWNERS && !this.#makeRoom()) return undefined;
-      owner = { records: this.#newRecords(name, 0), reachable: this.#o.isReachable(name), emptiedAt: undefined };
-      this.#owners.set(name, owner);
-    }
-    return owner;
-  }
-
-  /** Those go first of whom only others spoke. */
-  #makeRoom(except?: PeerName): boolean {
-    let most: Owner | undefined;
-    for (const [name, owner] of this.#owners) {
-      if (!owner.records.secondHand || owner.reachable || name === except) continue;
-      if (most === undefined || owner.records.octets > most.records.octets) most = owner;
-    }
-    if (most === undefined) return false;
-    this.#removeOwner(most);
-    return true;
-  }
-
-  #removeOwner({ records }: Owner): void {
-    records.clear(records.head.life);
-    this.#owners.delete(records.owner);
-  }
-
-  /** Who is to blame for what is refused meanwhile. */
-  #teller: PeerName = NO_PEER;
-
-  #telling<T>(from: PeerName, work: () => T): T {
-    this.#teller = from;
-    return work();
-  }
-
-  #newRecords(owner: PeerName, life: number): OwnerRecords {
-    const ours = owner === this.#o.ourName;
-    return new OwnerRecords(owner, life, {
-      replaced: (key, before, after) => this.#index(owner, key, (before ?? after)!.spec.name, after !== undefined),
-      grown: (octets, records) => {
-        if (ours) return;
-        this.#othersOctets += octets;
-        this.#othersRecords += records;
-      },
-      hasRoom: (octets) =>
-        ours || this.#othersRecords < MAX_RECORDS && this.#othersOctets + octets <= MAX_OCTETS ||
-        this.#makeRoom(owner),
-      refuse: (what, reason) => {
-        this.#rejections.add(this.#teller, what, reason);
-      },
-    });
-  }
-
-  #index(owner: PeerName, key: RecordKey, name: string, live: boolean): void {
-    this.#changed.add(name);
-    if (owner !== this.#o.ourName) this.#othersChanged = true;
-    let owners = this.#byName.get(name);
-    if (owners === undefined) this.#byName.set(name, owners = new Map());
-    let keys = owners.get(owner);
-    if (keys === undefined) owners.set(owner, keys = new Set());
-    if (live) keys.add(key);
-    else keys.delete(key);
-    if (keys.size === 0) owners.delete(owner);
-    if (owners.size === 0) this.#byName.delete(name);
-  }
-
-  #known(name: string): readonly Known[] {
-    const found: Known[] = [];
-    for (const [name_, keys] of this.#byName.get(name) ?? []) {
-      const { records, reachable } = this.#owners.get(name_)!;
-      for (const key of keys) {
-        found.push({ owner: name_, reachable, secondHand: records.secondHand, record: records.get(key)! });
-      }
-    }
-    return found.sort((a, b) => a.owner - b.owner);
-  }
-
-  #restore(stored: StoredOwner, now: Instant): void {
-    if (this.#owners.size >= MAX_OWNERS) return;
-    const { owner } = stored;
-    const records = this.#newRecords(owner, stored.life);
-    this.#owners.set(owner, { records, reachable: this.#o.isReachable(owner), emptiedAt: undefined });
-    records.restore(withOctets(stored), now);
-    records.secondHand = stored.secondHand;
-  }
-
-  #restoreOwn(stored: StoredOwner, now: Instant): void {
-    const { ourName, random } = this.#o;
-    const known = { ...withOctets(stored), seq: stored.seq + SKIPPED_NUMBERS + random.below(SKIPPED_NUMBERS) };
-    const untold = known.records.filter(({ seq }) => seq === 0);
-    // Whoever has another name now begins another life.
-    const life = stored.owner === ourName ? stored.life : this.#own.head.life;
-    this.#own.restore({ ...known, life, records: known.records.filter(({ seq }) => seq !== 0) }, now);
-    for (const { key, record } of untold) this.#own.change(key, record, now);
-    for (const [key, record] of this.#own.live()) this.#working.set(key, record);
-  }
-
-  #tidy(now: Instant): void {
-    for (const owner of this.#owners.values()) {
-      owner.records.expireTombstones(now);
-      const { emptiedAt } = owner;
-      const old = emptiedAt !== undefined && now - emptiedAt >= EMPTIED_MS;
-      if (old && owner.records.blank) this.#owners.delete(owner.records.owner);
-    }
+  /** What need not be on disk at once. */
+  #storeSome(now: Instant): void {
+    if (!this.#othersChanged && !this.#wanted.statusChanged) return;
+    this.#timers.setIfAbsent("storing services", now + STORE_MS);
   }
 
   #decode(payload: Uint8Array, from: PeerName): ServiceMessage | undefined {
@@ -755,20 +561,6 @@ export class Catalogue implements GossipChannel {
   }
 }
 
-function withOctets(stored: StoredOwner) {
-  const records = stored.records.map(({ key, seq, record }) => ({
-    key,
-    seq,
-    record,
-    octets: record === undefined ? key.length : JSON.stringify(encodeRecord(record)).length,
-  }));
-  return { ...stored, records };
-}
-
 function sameHead(a: Head, b: Head): boolean {
   return a.life === b.life && a.seq === b.seq && a.check === b.check;
-}
-
-function sameButStatus(a: ServiceRecord, b: ServiceRecord): boolean {
-  return sameRecord(a, { ...b, status: a.status } as ServiceRecord);
 }

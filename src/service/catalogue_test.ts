@@ -102,6 +102,12 @@ Deno.test("after a start, what was on disk and never told is told, with numbers 
   again.catalogue.checkInvariants();
 });
 
+Deno.test("a clock that counts fractions of a millisecond makes a life that can be told", () => {
+  const us = new Bench({ unixMs: () => LIFE + 0.25 });
+  us.set("a");
+  assert.equal(us.answerTo(THEM, { owner: US, life: 0, seq: 0, check: 0 })?.life, LIFE);
+});
+
 Deno.test("records of another name of ours are taken over, in another life", () => {
   const us = new Bench();
   us.set("a");

@@ -269,7 +269,8 @@ class Planner {
     const candidates = exportCandidates(this.#v.exportsAt(spec.network, address), spec.network, address).map((one) =>
       one.owner === this.#v.ourName ? { ...one, standing: ready ? 2 : 0 } as const : one
     );
-    if (elect(`${spec.network} ${formatIpv4(address)}`, candidates) !== this.#v.ourName) return undefined;
+    // Where nobody is ready nobody answers: one that is cut off from the mesh must not keep clients from another that is not.
+    if (electHolder(`${spec.network} ${formatIpv4(address)}`, candidates) !== this.#v.ourName) return undefined;
     if (!this.#answered.some((other) => other.network === network && other.address === address)) {
       this.#answered.push({ network, address });
     }

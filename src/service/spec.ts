@@ -2,7 +2,6 @@
  * What people ask for, from words to values: targets, ports, checks, names, networks, where to listen and for whom. The command line and
  * service files come through here alike. Whatever is wrong ends in one `SpecError` of one line.
  */
-import { OptionError } from "../lib/errors.ts";
 import {
   type Cidr,
   cidrContains,
@@ -29,30 +28,18 @@ import {
   isServiceName,
   MAX_ALLOWED,
   MAX_BACKENDS,
-  MAX_COUNT,
-  MAX_INTERVAL_MS,
-  MAX_PAYLOAD,
   MAX_PORT_RANGES,
   MAX_PRIORITY,
   MAX_SUBNETS,
   MAX_WEIGHT,
-  MIN_INTERVAL_MS,
   parseListenText,
 } from "../wire/service.ts";
-import type { Backend, CheckSpec, ExportSpec, ImportSpec, ImportState, Listen } from "./records.ts";
+import { checkCheckable, defaultCheckOf, parseCheck } from "./checks.ts";
+import type { Backend, ExportSpec, ImportSpec, ImportState, Listen } from "./records.ts";
+import { parseWhole, SpecError, splitAt } from "./spec_words.ts";
 
-/** What is wrong with what the user asked for. */
-export class SpecError extends OptionError {
-  /** @param field of `ImportInput`, `ExportInput` or `NetworkInput` */
-  constructor(readonly field: string, message: string) {
-    super(oneLine(message));
-  }
-}
-
-/** Whatever the user's words have in them. */
-export function oneLine(message: string): string {
-  return message.replace(/\p{Cc}|[\u2028\u2029]/gu, (character) => JSON.stringify(character).slice(1, -1));
-}
+export { DEFAULT_CHECK, defaultCheckOf, formatCheck, parseCheck } from "./checks.ts";
+export { SpecError } from "./spec_words.ts";
 
 /** What the words are held against. Leave out what cannot be known where they are read; the router looks again. */
 export interface SpecContext {
@@ -109,15 +96,6 @@ export interface Target {
   /** Undefined: that of the import. */
   readonly network: string | undefined;
 }
-
-export const DEFAULT_CHECK: CheckSpec = {
-  kind: "tcp",
-  payload: "",
-  intervalMs: 1_000,
-  timeoutMs: 800,
-  rise: 2,
-  fall: 2,
-};
 
 /** How long a name of a Linux interface may be. */
 const MAX_INTERFACE = 15;
@@ -367,102 +345,6 @@ function localityOf(address: Ipv4, own: readonly Ipv4[]): string | undefined {
   return own.includes(address) ? "an address of this gateway itself" : undefined;
 }
 
-// Checks
-
-/** TCP can be asked without knowing what the service is; UDP cannot. */
-export function defaultCheckOf(ports: readonly PortRange[]): CheckSpec {
-  return ports.some(({ protocol }) => protocol === "tcp") ? DEFAULT_CHECK : { ...DEFAULT_CHECK, kind: "none" };
-}
-
-function checkCheckable({ kind }: CheckSpec, ports: readonly PortRange[]): void {
-  if (kind === "none") return;
-  const needed = kind === "udp" ? "udp" : "tcp";
-  if (ports.some(({ protocol }) => protocol === needed)) return;
-  throw new SpecError("check", `Cannot check by ${kind}: the service has no port of ${needed.toUpperCase()}`);
-}
-
-const CHECK_FORM = "tcp, none, http:PATH or udp:PAYLOAD, and then ,interval=, ,timeout=, ,rise= or ,fall=, is expected";
-
-/** @throws SpecError */
-export function parseCheck(text: string): CheckSpec {
-  const options: [string, string][] = [];
-  // A payload may have commas: only what looks like an option at the end is one.
-  let rest = text;
-  for (let m = CHECK_OPTION.exec(rest); m !== null; m = CHECK_OPTION.exec(rest)) {
-    options.unshift([m[1]!, m[2]!]);
-    rest = rest.slice(0, m.index);
-  }
-  const [kind, payload = ""] = splitAt(rest, ":");
-  const known = kind === "tcp" || kind === "none" ? !rest.includes(":") : kind === "http" || kind === "udp";
-  if (!known) throw new SpecError("check", `Cannot check by "${text}": ${CHECK_FORM}`);
-  const check = { ...DEFAULT_CHECK, kind: kind as CheckSpec["kind"], payload: checkPayload(kind, payload, text) };
-  let timeoutMs: number | undefined;
-  for (const [key, value] of options) {
-    if (key === "interval") check.intervalMs = parseDuration(key, value, MIN_INTERVAL_MS);
-    else if (key === "timeout") timeoutMs = parseDuration(key, value, 10);
-    else if (key === "rise") check.rise = parseWhole("check", value, 1, MAX_COUNT, key);
-    else check.fall = parseWhole("check", value, 1, MAX_COUNT, key);
-  }
-  check.timeoutMs = timeoutMs ?? defaultTimeout(check.intervalMs);
-  if (check.timeoutMs > check.intervalMs) {
-    throw new SpecError(
-      "check",
-      `Cannot check by "${text}": the timeout of ${check.timeoutMs} ms is longer than the interval of ${check.intervalMs} ms`,
-    );
-  }
-  return check;
-}
-
-const CHECK_OPTION = /,(interval|timeout|rise|fall)=([^,=]*)$/;
-
-/** What `parseCheck()` reads. */
-export function formatCheck({ kind, payload, intervalMs, timeoutMs, rise, fall }: CheckSpec): string {
-  return [
-    kind === "http" || kind === "udp" ? `${kind}:${payload}` : kind,
-    ...intervalMs === DEFAULT_CHECK.intervalMs ? [] : [`interval=${formatDuration(intervalMs)}`],
-    ...timeoutMs === defaultTimeout(intervalMs) ? [] : [`timeout=${formatDuration(timeoutMs)}`],
-    ...rise === DEFAULT_CHECK.rise ? [] : [`rise=${rise}`],
-    ...fall === DEFAULT_CHECK.fall ? [] : [`fall=${fall}`],
-  ].join();
-}
-
-/** An answer that takes longer than most of an interval is none. */
-function defaultTimeout(intervalMs: number): number {
-  return Math.min(5_000, Math.floor(intervalMs * 4 / 5));
-}
-
-function checkPayload(kind: string, payload: string, text: string): string {
-  if (payload.length > MAX_PAYLOAD) {
-    throw new SpecError(
-      "check",
-      `Cannot check by a payload of ${payload.length} characters: at most ${MAX_PAYLOAD} may be`,
-    );
-  }
-  if (kind === "http" && !/^\/[\x21-\x7e]*$/.test(payload)) {
-    throw new SpecError("check", `Cannot check by "${text}": a path such as http:/healthz is expected, without blanks`);
-  }
-  if (kind === "udp" && payload === "") {
-    throw new SpecError("check", `Cannot check by "${text}": what to send is missing, such as udp:ping`);
-  }
-  return payload;
-}
-
-/** `2s`, `500ms`, `1m`; a number alone is seconds. */
-function parseDuration(what: string, text: string, least: number): number {
-  const m = /^(\d{1,7}(?:\.\d{1,3})?)(ms|s|m)?$/.exec(text);
-  const unit = { ms: 1, s: 1_000, m: 60_000 }[m?.[2] ?? "s"]!;
-  const ms = m === null ? NaN : Math.round(Number(m[1]) * unit);
-  if (!(ms >= least && ms <= MAX_INTERVAL_MS)) {
-    throw new SpecError("check", `Cannot use ${what} "${text}": a time from ${least}ms to 60m is expected, such as 2s`);
-  }
-  return ms;
-}
-
-function formatDuration(ms: number): string {
-  if (ms % 60_000 === 0) return `${ms / 60_000}m`;
-  return ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`;
-}
-
 // Exports
 
 /** @throws SpecError */
@@ -653,24 +535,10 @@ function parseSubnets(texts: readonly string[]): readonly Cidr[] {
   return subnets;
 }
 
-function parseWhole(field: string, text: string, least: number, most: number, what = field): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
-  if (!(value >= least && value <= most)) {
-    throw new SpecError(field, `Cannot use "${text}" as ${what}: a number from ${least} to ${most} is expected`);
-  }
-  return value;
-}
-
 function distinct(ranges: readonly PortRange[]): readonly PortRange[] {
   return distinctBy(ranges, formatPortRange);
 }
 
 function distinctBy<T>(items: readonly T[], keyOf: (item: T) => string): readonly T[] {
   return [...new Map(items.map((item) => [keyOf(item), item])).values()];
-}
-
-/** In front of the first separator, and behind it; undefined where there is none. */
-function splitAt(text: string, separator: string): [string, string | undefined] {
-  const at = text.indexOf(separator);
-  return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + separator.length)];
 }

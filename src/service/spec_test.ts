@@ -187,7 +187,7 @@ Deno.test("rebind() moves a service, keeps its ports, and makes it active again"
 Deno.test("checkServiceName() takes one label of DNS", () => {
   assert.equal(checkServiceName("Web-1"), "web-1");
   for (const bad of ["", "-a", "a-", "a.b", "a_b", "ä", "a".repeat(64), "a b", "a\n", "../a"]) {
-    assert.throws(() => checkServiceName(bad), /^SpecError: Cannot use .* as name of a service|as name of a service/);
+    assert.throws(() => checkServiceName(bad), /^OptionError: Cannot use "[^\n]*" as name of a service/);
   }
 });
 
@@ -321,6 +321,13 @@ Deno.test("checkNetworkSpec() refuses what is no network of a site's", () => {
       ["site", ["a".repeat(16)], /a name such as eth1/],
     ] as const
   ) assert.throws(() => check(name, interfaces), message);
+});
+
+Deno.test("what is refused is told in one line, whatever it has in it", () => {
+  assert.throws(
+    () => checkServiceName("a\nb\u2028c\u009b"),
+    /Cannot use "a\\u000ab\\u2028c\\u009b" as name/,
+  );
 });
 
 Deno.test("whatever people type ends in a value or in one line", () => {

@@ -10,15 +10,18 @@ import {
   decodeLink,
   decodeNeighbour,
   decodeRoute,
+  decodeRule,
   encodeDeleteLink,
   encodeGetAddresses,
   encodeGetLink,
   encodeGetNeighbours,
   encodeGetRoutes,
+  encodeGetRules,
   encodeNewAddress,
   encodeNewLink,
   encodeNewNeighbour,
   encodeNewRoute,
+  encodeNewRule,
   encodeSetLink,
   encodeSetPort,
   RTM,
@@ -96,6 +99,10 @@ Deno.test("decodeRoute() returns what encodeNewRoute() wrote", () => {
     gateway: ipv4,
     link: index,
     metric: fc.integer({ min: 0, max: 2 ** 31 }),
+    table: fc.oneof(fc.integer({ min: 1, max: 253 }), fc.integer({ min: 256, max: 2 ** 31 })),
+    type: fc.constantFrom("local", "blackhole", "unreachable"),
+    source: ipv4,
+    onLink: fc.constant(true as const),
   }, {
     requiredKeys: ["destination"],
     noNullPrototype: true,
@@ -106,6 +113,27 @@ Deno.test("decodeRoute() returns what encodeNewRoute() wrote", () => {
       : route;
     assert.deepEqual(decodeRoute(only(encodeNewRoute(route))), expected);
   }));
+});
+
+Deno.test("decodeRule() returns what encodeNewRule() wrote", () => {
+  const rule = fc.record({
+    priority: fc.integer({ min: 1, max: 2 ** 31 }),
+    table: fc.oneof(fc.integer({ min: 1, max: 2 ** 31 }), fc.constant("unreachable" as const)),
+    inputInterface: fc.constantFrom("lo", "weave"),
+    mark: fc.record({
+      value: fc.integer({ min: 0, max: 0xffff_ffff }),
+      mask: fc.integer({ min: 1, max: 0xffff_ffff }),
+    }, { noNullPrototype: true }),
+    ipProtocol: fc.integer({ min: 1, max: 255 }),
+  }, { requiredKeys: ["priority", "table"], noNullPrototype: true });
+  fc.assert(fc.property(rule, (rule) => {
+    assert.deepEqual(decodeRule(only(encodeNewRule(rule))), rule);
+  }));
+});
+
+Deno.test("decodeAddress() tells addresses of services by label and flag", () => {
+  const address = { link: 5, cidr: { address: 0x0a020304, prefixLength: 24 }, label: "weave:svc", noPrefixRoute: true };
+  assert.deepEqual(decodeAddress(only(encodeNewAddress({ ...address, noPrefixRoute: true }))), address);
 });
 
 Deno.test("decodeNeighbour() returns what encodeNewNeighbour() wrote", () => {
@@ -133,6 +161,8 @@ Deno.test("decoders throw nothing but WireError on random and on mutated octets"
     encodeGetAddresses(),
     encodeGetRoutes(),
     encodeGetNeighbours("bridge"),
+    encodeNewRule({ priority: 5, table: 6_783_001, inputInterface: "weave", mark: { value: 0, mask: 7 } }),
+    encodeGetRules(),
   ].map((octets) => octets.subarray(16));
   const mutated = fc.tuple(
     fc.constantFrom(...requests),
@@ -146,7 +176,7 @@ Deno.test("decoders throw nothing but WireError on random and on mutated octets"
   fc.assert(
     fc.property(fc.oneof(mutated, fc.uint8Array({ maxLength: 120 })), (body) => {
       const message: NetlinkMessage = { type: RTM.newLink, flags: 0, sequence: 0, port: 0, body };
-      for (const decode of [decodeLink, decodeAddress, decodeRoute, decodeNeighbour]) {
+      for (const decode of [decodeLink, decodeAddress, decodeRoute, decodeNeighbour, decodeRule]) {
         try {
           decode(message);
         } catch (error) {

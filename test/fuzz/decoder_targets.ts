@@ -33,7 +33,7 @@ import {
   unsigned,
 } from "../../src/wire/gob.ts";
 import { decodeAcknowledgement, decodeMessages } from "../../src/wire/netlink.ts";
-import { decodeAddress, decodeLink, decodeNeighbour, decodeRoute } from "../../src/wire/rtnetlink.ts";
+import { decodeAddress, decodeLink, decodeNeighbour, decodeRoute, decodeRule } from "../../src/wire/rtnetlink.ts";
 import { decodeTopology, encodeTopology } from "../../src/wire/topology.ts";
 import type { PeerName } from "../../src/lib/mac.ts";
 import {
@@ -70,7 +70,7 @@ export const DECODER_TARGETS: readonly Target[] = [
   decoder("netlink", netlinkMessages, [WireError], (octets) => {
     for (const message of decodeMessages(octets)) {
       // The kernel says of what kind a message is; here each is read as every kind.
-      for (const read of [decodeLink, decodeAddress, decodeRoute, decodeNeighbour, decodeAcknowledgement]) {
+      for (const read of [decodeLink, decodeAddress, decodeRoute, decodeRule, decodeNeighbour, decodeAcknowledgement]) {
         decodes(message.body, () => read(message), [WireError]);
       }
     }

@@ -571,6 +571,153 @@ inOwnNamespace(import.meta.url, () => {
     assert.ok(first.ms < 10_000 && change.ms < 2_000 && adoption.ms < 5_000);
   });
 
+  Deno.test("programs on the host reach virtual addresses, theirs and others', exposed or not, and keep their own", async () => {
+    for (const bridged of [true, false]) {
+      for (const exposed of [true, false]) {
+        await using lab = await Lab.start();
+        await lab.filterBridged(bridged);
+        const said = `bridged ${bridged}, exposed ${exposed}`;
+        const near = await lab.container("near", "10.32.0.1/24");
+        const holder = await lab.container("holder", "10.32.0.200/24");
+        const site = await lab.site("eth0", "192.168.1.1/24");
+        const outside = await site.machine("outside", "192.168.1.10/24");
+        for (const machine of [near, holder, outside]) await machine.serve("tcp", 80);
+        await lab.serve(22);
+        if (exposed) await sh("ip address add 10.32.0.50/24 dev weave");
+        await lab.apply({
+          subnets: [exposed ? { ...SUBNET, address: ip("10.32.0.50"), exposed: true } : SUBNET],
+          answered: [{ network: MESH, address: ip("10.32.0.100") }],
+          reached: [ip("10.32.0.200")],
+          backends: [
+            { id: 1, service: "a", network: MESH, address: ip("10.32.0.1") },
+            { id: 2, service: "b", network: HOST, address: ip("192.168.1.10") },
+          ],
+          listeners: [
+            listener({ network: MESH, address: "10.32.0.100", port: 81, to: [{ backend: 1, firstPort: 80 }] }),
+            listener({ network: MESH, address: "10.32.0.100", port: 82, to: [{ backend: 2, firstPort: 80 }] }),
+            listener({ network: HOST, address: "own", port: 83, to: [{ backend: 1, firstPort: 80 }] }),
+          ],
+        });
+        const ours = exposed ? "10.32.0.50" : "10.32.0.254";
+        for (let i = 0; i < 2; i++) {
+          assert.equal(await lab.ask("tcp", "10.32.0.100", 81), `near ${ours}`, said);
+          assert.equal(await lab.ask("tcp", "10.32.0.100", 82), "outside 192.168.1.1", said);
+          assert.equal(await lab.ask("tcp", "10.32.0.200", 80), `holder ${ours}`, said);
+          assert.equal(await near.ask("tcp", "10.32.0.100", 81), `near ${ours}`, said);
+          assert.equal(await near.ask("tcp", "10.32.0.100", 82), "outside 192.168.1.1", said);
+          assert.equal(await outside.ask("tcp", "192.168.1.1", 83), `near ${ours}`, said);
+          // The host's own: reached where it is exposed, as before, and not at an address for services.
+          assert.equal(await near.ask("tcp", ours, 22), exposed ? "gateway 10.32.0.1" : "refused", said);
+          const direct = await lab.ask("tcp", "10.32.0.1", 80);
+          assert.equal(exposed ? direct : /unreachable/.test(direct), exposed ? "near 10.32.0.50" : true, said);
+        }
+      }
+    }
+  });
+
+  Deno.test("a network that has the range of the mesh, a router in it, and two links", async () => {
+    await using lab = await Lab.start();
+    await lab.filterBridged(false);
+    const container = await lab.container("container", "10.32.0.1/24");
+    const a = await lab.site("eth1", "10.32.0.7/24");
+    const b = await lab.site("eth2", "172.16.0.1/24");
+    const host = await lab.site("eth0", "192.168.1.1/24");
+    const same = await a.machine("same", "10.32.0.1/24"); // as the container
+    const virtual = await a.machine("virtual", "10.32.0.100/24"); // as the virtual address
+    const router = await b.machine("router", "172.16.0.2/24");
+    const far = await host.machine("far", "203.0.113.5/24"); // a host by this name here, another behind the router
+    await router.sh("ip address add 203.0.113.5/32 dev lo");
+    await sh("ip route add 203.0.113.0/24 via 172.16.0.2");
+    for (const machine of [container, same, virtual, router, far]) await machine.serve("tcp", 80);
+    await lab.apply({
+      networks: [named(SITE_A, "a", "eth1", "eth2")],
+      answered: [{ network: MESH, address: ip("10.32.0.100") }],
+      backends: [
+        { id: 1, service: "same", network: SITE_A, address: ip("10.32.0.1") },
+        { id: 2, service: "virtual", network: SITE_A, address: ip("10.32.0.100") },
+        { id: 3, service: "far", network: SITE_A, address: ip("203.0.113.5") },
+        { id: 4, service: "container", network: MESH, address: ip("10.32.0.1") },
+        { id: 5, service: "nowhere", network: SITE_A, address: ip("192.168.1.10") },
+      ],
+      listeners: [
+        ...[1, 2, 3, 5].map((backend) =>
+          listener({ network: MESH, address: "10.32.0.100", port: 80 + backend, to: [{ backend, firstPort: 80 }] })
+        ),
+        ...[3, 4].map((backend) =>
+          listener({ network: SITE_A, address: "own", port: 80 + backend, to: [{ backend, firstPort: 80 }] })
+        ),
+      ],
+    });
+    assert.equal(await container.ask("tcp", "10.32.0.100", 81), "same 10.32.0.7");
+    assert.equal(await container.ask("tcp", "10.32.0.100", 82), "virtual 10.32.0.7");
+    assert.equal(await container.ask("tcp", "10.32.0.100", 83), "router 172.16.0.1");
+    // What a network does not reach is not looked for in another.
+    assert.match(await container.ask("tcp", "10.32.0.100", 85), /No route to host|unreachable/);
+    assert.equal(await same.ask("tcp", "10.32.0.7", 84), "container 10.32.0.254");
+    assert.equal(await router.ask("tcp", "172.16.0.1", 84), "container 10.32.0.254");
+    assert.equal(await same.ask("tcp", "10.32.0.7", 83), "router 172.16.0.1");
+    assert.equal(await same.ask("tcp", "10.32.0.100", 80), "virtual 10.32.0.1");
+    assert.equal(await container.ask("tcp", "10.32.0.100", 80), "refused");
+    assert.equal(await lab.ask("tcp", "10.32.0.7", 84), "container 10.32.0.254");
+  });
+
+  Deno.test("addresses and links that change are followed by applying the plan again", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    const site = await lab.site("eth1", "192.168.1.1/24");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    await server.serve("tcp", 80);
+    const plan: Partial<ServicePlan> = {
+      networks: [named(SITE_A, "a", "eth1"), named(SITE_B, "b", "eth7")],
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: [
+        listener({ network: SITE_A, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: SITE_B, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] }),
+      ],
+    };
+    await lab.apply(plan);
+    assert.equal(await outside.ask("tcp", "192.168.1.1", 80), "server 10.32.0.254");
+    await sh("ip address replace 192.168.1.2/24 dev eth1; ip address delete 192.168.1.1/24 dev eth1");
+    await sh("ip address replace 192.168.1.2/24 dev eth1");
+    assert.equal(await lab.kernel!.isIntact(), false);
+    assert.equal(await lab.apply(plan), true);
+    assert.equal(await outside.ask("tcp", "192.168.1.2", 80), "server 10.32.0.254");
+    await sh("ip link set eth1 down; ip link set eth1 up");
+    await lab.apply(plan);
+    assert.equal(await outside.ask("tcp", "192.168.1.2", 80), "server 10.32.0.254");
+    await lab.site("eth7", "192.168.7.1/24");
+    assert.equal(await lab.apply(plan), true);
+    assert.equal(await lab.apply(plan), false);
+    await sh("ip link delete eth7");
+    assert.equal(await lab.apply(plan), true);
+    assert.equal(await outside.ask("tcp", "192.168.1.2", 80), "server 10.32.0.254");
+  });
+
+  Deno.test("rules that somebody typed for the same ports of other addresses go on working", async () => {
+    await using lab = await Lab.start();
+    const server = await lab.container("server", "10.32.0.1/24");
+    const site = await lab.site("eth0", "192.168.1.1/24");
+    const outside = await site.machine("outside", "192.168.1.10/24");
+    for (const port of [80, 81]) await server.serve("tcp", port);
+    await sh("ip address add 10.32.0.50/24 dev weave; ip address add 192.168.1.2/24 dev eth0");
+    await sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    await sh("iptables -t nat -A PREROUTING -p tcp -d 192.168.1.2 --dport 8080 -j DNAT --to-destination 10.32.0.1:81");
+    await sh("iptables -t nat -A POSTROUTING -o weave -j MASQUERADE");
+    assert.equal(await outside.ask("tcp", "192.168.1.2", 8080), "server 10.32.0.50");
+    const before = await sh("iptables -t nat -S");
+    await lab.apply({
+      subnets: [{ ...SUBNET, address: ip("10.32.0.50"), exposed: true }],
+      backends: [{ id: 1, service: "web", network: MESH, address: ip("10.32.0.1") }],
+      listeners: [listener({ network: HOST, address: "192.168.1.1", port: 8080, to: [{ backend: 1, firstPort: 80 }] })],
+    });
+    assert.equal(await outside.ask("tcp", "192.168.1.2", 8080), "server 10.32.0.50");
+    assert.equal(await outside.ask("tcp", "192.168.1.1", 8080), "server 10.32.0.50");
+    await lab.kernel!.reset();
+    assert.equal(await outside.ask("tcp", "192.168.1.2", 8080), "server 10.32.0.50");
+    assert.equal(await sh("iptables -t nat -S"), before);
+    await sh("iptables -t nat -F");
+  });
+
   Deno.test("reset() leaves the host as it was, with its settings and the rules of others", async () => {
     const picture = async () => [
       await sh("nft list ruleset; ip rule; ip route show table all; ip -o address | sed s/:svc//"),
@@ -615,11 +762,20 @@ inOwnNamespace(import.meta.url, () => {
     await strange.sh("ip address add 10.32.0.9/32 dev ethwe");
     for (const machine of [server, b, strange]) await machine.serve("tcp", 80);
     await sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    // As systemd has it.
+    for (const link of ["eth0", "eth1"]) await sh(`echo 2 > /proc/sys/net/ipv4/conf/${link}/rp_filter`);
     await lab.apply({
-      backends: [{ id: 1, service: "web", network: HOST, address: ip("192.168.2.10") }],
-      listeners: [listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] })],
+      backends: [
+        { id: 1, service: "web", network: HOST, address: ip("192.168.2.10") },
+        { id: 2, service: "b", network: MESH, address: ip("10.32.0.2") },
+      ],
+      listeners: [
+        listener({ network: HOST, address: "own", port: 80, to: [{ backend: 1, firstPort: 80 }] }),
+        listener({ network: HOST, address: "own", port: 81, to: [{ backend: 2, firstPort: 80 }] }),
+      ],
     });
     assert.equal(await client.ask("tcp", "192.168.1.1", 80), "server 192.168.2.1");
+    assert.equal(await client.ask("tcp", "192.168.1.1", 81), "b 10.32.0.254");
     assert.equal(await client.ask("tcp", "192.168.2.10", 80), "nothing");
     await sh("ip address add 10.33.0.1/24 dev weave");
     assert.equal(await a.ask("tcp", "10.33.0.2", 80), "nothing");
@@ -723,6 +879,13 @@ class Lab implements AsyncDisposable {
 
   open(address: string, port: number): Flow {
     return new Flow([], address, port);
+  }
+
+  /** On the gateway itself, as its administrator might. */
+  async serve(port: number): Promise<void> {
+    const args = [`TCP-LISTEN:${port},fork,reuseaddr`, 'SYSTEM:read line; echo "gateway $SOCAT_PEERADDR"'];
+    this.children.push(new Deno.Command("socat", { args, stderr: "null" }).spawn());
+    while (!(await sh(`ss -H -ltn sport = :${port}`)).includes(`:${port}`)) await wait(20);
   }
 
   /** From the gateway itself. */

@@ -147,7 +147,7 @@ testAsRoot("revoke under load ends all within a second", async () => {
   await using running = new AsyncDisposableStack();
   const load = clients.map(([machine, to]) =>
     running.use(
-      new Clients(machine, to, { rate: RATE / clients.length, seconds: 6, holdMs: 20_000, patienceMs: PATIENCE_MS }),
+      new Clients(machine, to, { rate: RATE / clients.length, seconds: 8, holdMs: HOLD_MS, patienceMs: PATIENCE_MS }),
     )
   );
   await delay(5_000);
@@ -159,7 +159,7 @@ testAsRoot("revoke under load ends all within a second", async () => {
   const last = Math.max(...cut.map(({ ended }) => ended)) - revoked;
   console.log(`${attempts.length} connections, ${cut.length} cut, the last after ${last} ms`);
   assert.ok(last < REVOKE_MS, `${last} ms`);
-  assert.ok(cut.length > RATE * 3, `${cut.length} cut`);
+  assert.ok(cut.length > RATE * HOLD_MS / 1_000 / 3, `${cut.length} cut`);
   assert.deepEqual(attempts.filter(({ ok, started }) => ok && started > revoked + REVOKE_MS).slice(0, 5), []);
   const stuck = attempts.filter(({ ended, text }) => text.startsWith("cut") && ended > revoked + REVOKE_MS);
   assert.deepEqual(stuck.slice(0, 5), []);

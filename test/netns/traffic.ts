@@ -145,11 +145,16 @@ async function connectOnce(to: { hostname: string; port: number }, holdMs: numbe
     const why = (error as Error).message.replaceAll("\n", " ");
     return line(name === undefined ? `- failed: ${why}` : `${name} cut: ${why}`);
   } finally {
-    try {
-      connection?.close();
-    } catch {
-      // closed already
-    }
+    if (connection !== undefined) end(connection);
+  }
+}
+
+/** Closes it, unless it is. */
+function end(connection: Deno.TcpConn): void {
+  try {
+    connection.close();
+  } catch {
+    // closed already
   }
 }
 
@@ -158,7 +163,7 @@ async function request(connection: Deno.TcpConn): Promise<string> {
   await connection.write(encoder.encode("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
   const buffer = new Uint8Array(1_024);
   let text = "";
-  const late = setTimeout(() => connection.close(), patienceMs);
+  const late = setTimeout(() => end(connection), patienceMs);
   try {
     for (;;) {
       const octets = await connection.read(buffer);
@@ -192,7 +197,7 @@ async function talk(to: { hostname: string; port: number }): Promise<void> {
 async function readLine(connection: Deno.TcpConn, patience = patienceMs): Promise<string> {
   const buffer = new Uint8Array(256);
   let text = "";
-  const late = setTimeout(() => connection.close(), patience);
+  const late = setTimeout(() => end(connection), patience);
   try {
     while (!text.endsWith("\n")) {
       const octets = await connection.read(buffer);
