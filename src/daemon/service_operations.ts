@@ -315,6 +315,7 @@ export class ServiceOperations {
         throw new OperationError(`Cannot export ${spec.name} at ${formatListen(spec.listen)}: ${refused}`);
       }
     }
+    if (spec.dns && !force) this.#checkSiteDns(spec);
     const key = keyOf({ kind: "export", spec, status: { ready: false, holding: undefined } });
     for (const record of this.#s.catalogue.own()) {
       if (record.kind !== "export" || keyOf(record) === key || record.spec.network !== spec.network) continue;
@@ -330,6 +331,22 @@ export class ServiceOperations {
     await this.#looked();
     const shown = address !== "own" ? address : this.#mainAddress(spec.network, own);
     return { at: formatListen({ address: shown ?? "own", ports: { ...ports, protocol: "tcp" } }) };
+  }
+
+  /** Whoever asks the host itself for names goes on doing so, unless somebody says otherwise. */
+  #checkSiteDns({ name, network, listen }: ExportSpec): void {
+    if (this.#s.networks.target(network)?.namespace !== undefined) return;
+    const own = listen.address === "own"
+      ? this.#s.siteAddresses(network)
+      : this.#s.ownAddresses(network).filter((address) => address === listen.address);
+    for (const address of own) {
+      const listening = listeningPorts(address);
+      for (const protocol of ["udp", "tcp"] as const) {
+        const refused = refusedListen({ address, ports: { protocol, first: 53, last: 53 } }, listening);
+        if (refused === undefined) continue;
+        throw new OperationError(`Cannot answer the name of ${name} at ${formatIpv4(address)}: ${refused}`);
+      }
+    }
   }
 
   /** The address by which others most likely know this host there. */

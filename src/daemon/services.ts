@@ -46,9 +46,10 @@ import { ServiceHealth } from "./service_health.ts";
 import { ServiceIds } from "./service_ids.ts";
 import { BackendNames } from "./service_names.ts";
 import { otherServicesFile, type OwnServices, ownServicesFile } from "./service_store.ts";
+import { SiteDns } from "./site_dns.ts";
 
 export interface ServicesOptions {
-  readonly options: Pick<RouterOptions, "dbPrefix" | "dnsDomain" | "networks">;
+  readonly options: Pick<RouterOptions, "dbPrefix" | "dnsDomain" | "dnsTtl" | "networks">;
   readonly ourName: PeerName;
   readonly mesh: Mesh;
   /** Hands an input to the cores, and carries out what they ask for. */
@@ -92,6 +93,7 @@ export class Services implements Companion {
   readonly health: ServiceHealth;
   readonly flows: ServiceFlows;
   readonly names: BackendNames;
+  readonly #siteDns: SiteDns;
   readonly o: ServicesOptions;
   readonly #ids: ServiceIds;
   readonly #file: ReturnType<typeof ownServicesFile>;
@@ -146,6 +148,8 @@ export class Services implements Companion {
       networkOf: (name) => this.networks.target(name),
       addresses: (host) => this.names.addresses(host),
     });
+    const { sockets, log } = o;
+    this.#siteDns = this.#owned.use(new SiteDns({ domain: this.domain, ttlSeconds: o.options.dnsTtl, sockets, log }));
     this.flows = new ServiceFlows({ log: o.log, onChanged: () => this.look() });
   }
 
@@ -229,6 +233,7 @@ export class Services implements Companion {
       ...this.#storeTrouble === undefined ? [] : [`Services will not come back after a restart: ${this.#storeTrouble}`],
       ...this.networks.all().flatMap(({ name }) => this.networkWarnings(name)),
       ...this.#kernel?.networksLeft ?? [],
+      ...this.#siteDns.warnings,
     ];
   }
 
@@ -396,7 +401,10 @@ export class Services implements Companion {
       this.o.dns?.setServiceNames(planned.names);
       // A number that is in a mark is on disk.
       if (this.#ids.dirty) await this.#store();
-      if (this.#kernel !== undefined) await this.#kernel.apply(planned.plan);
+      if (this.#kernel !== undefined) {
+        this.#siteDns.set(planned.siteViews);
+        await this.#kernel.apply(planned.plan);
+      }
       this.#tellStatus(planned);
       this.#outlastRivals();
       this.#endRevoked(planned);
@@ -440,6 +448,7 @@ export class Services implements Companion {
       resolve: (host) => this.names.addresses(host),
       health: (name, backend, address) => this.health.of(name, backend, address),
       ownAddresses,
+      siteAddresses: (network) => this.siteAddresses(network),
       idOf: (service, network, address) => this.#ids.backend(service, network, address),
       backendsOf: (service) => this.#ids.of(service),
       hasFlows: (service, network) => this.flows.has(this.#ids.of(service).map(({ id }) => id), network),
@@ -455,6 +464,16 @@ export class Services implements Companion {
   ownAddresses(network: string): readonly Ipv4[] {
     const plan = this.networks.plans().find(({ name }) => name === network);
     return plan === undefined ? hostAddresses(this.o.links) : networkAddresses(this.o.links, plan);
+  }
+
+  /** The host's own addresses in a network by which its machines know it: in that of the host, those of the overlay and of Docker are not. */
+  siteAddresses(network: string): readonly Ipv4[] {
+    if (network !== "host") return this.ownAddresses(network);
+    const { links, plumbing } = this.o;
+    const named = new Set(this.networks.plans().flatMap(({ interfaces }) => interfaces));
+    const notSite = new Set([plumbing.host.bridge, "lo", "docker0"]);
+    const site = links.list().filter(({ name }) => !named.has(name) && !notSite.has(name));
+    return site.flatMap(({ index }) => links.addresses(index).map(({ address }) => address));
   }
 
   /** Addresses that are the host's own as far as its kernel can tell: what is there must not be a backend by accident. */
