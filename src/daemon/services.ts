@@ -27,13 +27,16 @@ import { Catalogue, CHANNEL } from "../service/catalogue.ts";
 import type { BackendId, GatewaySubnet, NetworkId } from "../service/plan.ts";
 import { type Planned, type PlannerView, planServices, sameSubnet } from "../service/planner.ts";
 import {
+  type Backend,
   type ExportRecord,
   type Held,
   type ImportRecord,
+  type ImportSpec,
   keyOf,
   type Known,
   virtualAddresses,
 } from "../service/records.ts";
+import { refusedBackend } from "../service/spec.ts";
 import { NETLINK_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK } from "../wire/rtnetlink.ts";
 import type { Companion } from "./control_loop.ts";
 import type { Dns } from "./dns.ts";
@@ -146,7 +149,7 @@ export class Services implements Companion {
       sockets: o.sockets,
       run: o.run,
       networkOf: (name) => this.networks.target(name),
-      addresses: (host) => this.names.addresses(host),
+      addresses: (spec, backend) => this.backendAddresses(spec, backend),
     });
     const { sockets, log } = o;
     this.#siteDns = this.#owned.use(new SiteDns({ domain: this.domain, ttlSeconds: o.options.dnsTtl, sockets, log }));
@@ -377,6 +380,7 @@ export class Services implements Companion {
   async #lookOnce(): Promise<void> {
     const { log, run } = this.o;
     let trouble: string | undefined;
+    this.#local.clear();
     try {
       const own = this.catalogue.own();
       this.names.retain(
@@ -445,7 +449,8 @@ export class Services implements Companion {
       exportsAt: (network, address) => byAddress.get(`${network} ${address}`) ?? [],
       networks,
       gateways: [...this.#gateways, ...this.#exposed(links)],
-      resolve: (host) => this.names.addresses(host),
+      addresses: (spec, backend) => this.backendAddresses(spec, backend),
+      containerAddresses: (name) => this.names.addresses(name),
       health: (name, backend, address) => this.health.of(name, backend, address),
       ownAddresses,
       siteAddresses: (network) => this.siteAddresses(network),
@@ -483,6 +488,30 @@ export class Services implements Companion {
     const answered = this.#planned?.plan.answered.map(({ address }) => address) ?? [];
     return [...hostAddresses(this.o.links), ...this.#gateways.map(({ address }) => address), ...answered];
   }
+
+  /** Where a backend of ours is; a name that stands for what it must not leads nowhere. */
+  backendAddresses({ allowLocal }: ImportSpec, { host, network }: Backend): readonly Ipv4[] {
+    const addresses = this.names.addresses(host);
+    if (typeof host === "number" || allowLocal || addresses.length === 0) return addresses;
+    return addresses.filter((address) => refusedBackend(address, this.#localNow(network)) === undefined);
+  }
+
+  /** Why a backend is nowhere. */
+  backendFailure(spec: ImportSpec, backend: Backend): string | undefined {
+    if (this.backendAddresses(spec, backend).length > 0) return undefined;
+    const [address] = this.names.addresses(backend.host);
+    if (address === undefined) return this.names.failure(backend.host);
+    return refusedBackend(address, this.#localNow(backend.network));
+  }
+
+  /** `localAddresses()` as they were when we looked last. */
+  #localNow(network: string): readonly Ipv4[] {
+    const known = this.#local.get(network) ?? this.localAddresses(network);
+    this.#local.set(network, known);
+    return known;
+  }
+
+  readonly #local = new Map<string, readonly Ipv4[]>();
 
   /** What is exposed on the bridge leads to its subnet as well. */
   #exposed(links: Links): GatewaySubnet[] {

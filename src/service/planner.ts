@@ -30,6 +30,7 @@ import {
   type ExportSpec,
   type ExportStatus,
   type ImportRecord,
+  type ImportSpec,
   keyOf,
   type Known,
   type RecordKey,
@@ -50,8 +51,10 @@ export interface PlannerView {
   readonly networks: readonly NetworkPlan[];
   /** Our addresses in the mesh, one for each subnet; the first that fits is taken. */
   readonly gateways: readonly GatewaySubnet[];
-  /** What a backend's or container's name is, by what was looked up last. */
-  resolve(host: Ipv4 | string, network: string): readonly Ipv4[];
+  /** Where a backend of ours is, by what was looked up last. */
+  addresses(spec: ImportSpec, backend: Backend): readonly Ipv4[];
+  /** Addresses of a container by its name in DNS. */
+  containerAddresses(name: string): readonly Ipv4[];
   /** Of one address of a backend of ours. */
   health(name: string, backend: Backend, address: Ipv4): BackendHealth;
   /** The host's own addresses in a network. */
@@ -229,7 +232,7 @@ class Planner {
 
   #revoke(name: string, { spec }: ImportRecord): void {
     for (const backend of spec.backends) {
-      for (const address of this.#v.resolve(backend.host, backend.network)) {
+      for (const address of this.#v.addresses(spec, backend)) {
         const id = this.#backend(name, backend.network, address);
         if (id === undefined) continue;
         this.#backends.set(id, { ...this.#backends.get(id)!, revoked: true });
@@ -287,10 +290,11 @@ class Planner {
     const addresses = [...asked.keys()].sort((a, b) => a - b);
     for (const [i, address] of addresses.slice(0, MAX_SITE_VIEWS).entries()) {
       const names = new Map<string, readonly Ipv4[]>();
-      for (const { spec: { name, listen }, ready } of exports) {
+      for (const { spec, ready } of exports) {
         if (!ready) continue;
-        const at = listen.address === "own" ? address : listen.address;
-        names.set(name, [...new Set([...names.get(name) ?? [], at])]);
+        const { name, listen } = spec;
+        const own = listen.address === "own" ? this.#v.siteAddresses(spec.network) : [listen.address];
+        names.set(name, [...new Set([...names.get(name) ?? [], ...own.includes(address) ? [address] : own])]);
       }
       const server = { address: siteDnsAddress(network, i + 1), port: SITE_DNS_PORT };
       const here = asked.get(address)!;
@@ -351,7 +355,7 @@ class Planner {
     const { ports } = spec.listen;
     const firstPort = spec.port ?? ports.first;
     const targets: TargetPlan[] = [];
-    const addresses = this.#v.resolve(spec.name, "weave");
+    const addresses = this.#v.containerAddresses(spec.name);
     for (const address of addresses) {
       if (this.#gatewayFor(address) === undefined) {
         const advice = "let this host have one: weave expose";
@@ -432,7 +436,7 @@ class Planner {
       const { record } = imports.find(({ owner }) => owner === share.owner)!;
       if (share.owner === this.#v.ourName) {
         for (const { index, weight } of share.backends) {
-          found.push(...this.#ownTargets(name, record.spec.backends[index]!, ports, weight));
+          found.push(...this.#ownTargets(record.spec, record.spec.backends[index]!, ports, weight));
         }
         continue;
       }
@@ -447,14 +451,14 @@ class Planner {
     return merged(found);
   }
 
-  #ownTargets(name: string, backend: Backend, ports: PortRange, weight: number): TargetPlan[] {
-    const addresses = this.#v.resolve(backend.host, backend.network);
+  #ownTargets(spec: ImportSpec, backend: Backend, ports: PortRange, weight: number): TargetPlan[] {
+    const addresses = this.#v.addresses(spec, backend);
     const by = (wanted: BackendHealth) =>
-      addresses.filter((address) => this.#v.health(name, backend, address) === wanted);
+      addresses.filter((address) => this.#v.health(spec.name, backend, address) === wanted);
     const up = by("up");
     const chosen = up.length > 0 ? up : by("unknown");
     return chosen.flatMap((address) => {
-      const id = this.#backend(name, backend.network, address);
+      const id = this.#backend(spec.name, backend.network, address);
       if (id === undefined) return [];
       return [{ backend: id, firstPort: backend.firstPort + ports.first - backend.serves.first, weight }];
     });
