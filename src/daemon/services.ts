@@ -36,6 +36,7 @@ import {
   type Known,
   virtualAddresses,
 } from "../service/records.ts";
+import { formatBackend } from "../service/spec.ts";
 import { refusedBackend } from "../service/spec.ts";
 import { NETLINK_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK } from "../wire/rtnetlink.ts";
 import type { Companion } from "./control_loop.ts";
@@ -547,7 +548,18 @@ export class Services implements Companion {
     for (const record of this.catalogue.own()) {
       if (record.kind !== "import") continue;
       const health = this.health.ofBackends(record.spec);
+      this.#logHealth(record, health);
       this.catalogue.setStatus<ImportRecord>(keyOf(record), { ...record.status, health }, now);
+    }
+  }
+
+  #logHealth({ spec, status }: ImportRecord, health: ImportRecord["status"]["health"]): void {
+    for (const [i, backend] of spec.backends.entries()) {
+      const state = health[i];
+      if (state === status.health[i] || state === undefined || state === "unknown") continue;
+      const fields = { service: spec.name, address: formatBackend(backend, spec.network) };
+      if (state === "up") this.o.log.info("backend is up", fields);
+      else this.o.log.info("backend is down", { ...fields, reason: this.health.reason(spec, backend) ?? "" });
     }
   }
 
