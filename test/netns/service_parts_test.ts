@@ -205,6 +205,15 @@ inOwnNamespace(import.meta.url, () => {
     assert.deepEqual(await ensureIsolatedNetwork(legs.network, legs.stateDir), { ...ensured, changed: false });
     assert.equal(await legs.all(), all);
 
+    // What is wrong goes on being said.
+    await shell("ip -n weave-lan address add 192.168.7.77/24 dev leg0 valid_lft 100 preferred_lft 50");
+    for (let i = 0; i < 2; i++) {
+      assert.deepEqual((await ensureIsolatedNetwork(legs.network, legs.stateDir)).warnings, [
+        'Interface "leg0" has an address by DHCP, which nobody renews in network "lan": give it a fixed one',
+      ]);
+    }
+    await shell("ip -n weave-lan address del 192.168.7.77/24 dev leg0");
+
     // One leaves, with what it has by now.
     await shell("ip -n weave-lan address add 192.168.7.5/24 dev leg0; ip -n weave-lan link set leg1 down");
     await ensureIsolatedNetwork({ ...legs.network, interfaces: ["leg1"] }, legs.stateDir);
@@ -250,6 +259,13 @@ inOwnNamespace(import.meta.url, () => {
     );
     assert.equal(await legs.all(), before);
 
+    await shell("ip route add 10.97.0.0/16 nexthop dev leg0 nexthop dev far-leg1");
+    for (let i = 0; i < 2; i++) {
+      assert.deepEqual((await ensureIsolatedNetwork(legs.network, legs.stateDir)).warnings, [
+        'Routes by "leg0" and other interfaces at once are not taken along into network "lan"',
+      ]);
+    }
+    await removeIsolatedNetwork("lan", legs.stateDir);
     const missing = await ensureIsolatedNetwork({ ...legs.network, interfaces: ["leg0", "leg7"] }, legs.stateDir);
     assert.deepEqual(missing.warnings, ['Interface "leg7" of network "lan" is not there']);
     // Somebody takes the namespace away, and with it a link that is no hardware.
