@@ -61,7 +61,7 @@ export function serviceRoutes(services: Services): readonly Route[] {
       await operations.remove(segments["name"]!, { exportsAlone: isSet(parameters, "export"), listen });
       return wantsJson ? json({}) : { status: 204 };
     }),
-    { method: "GET", path: "/service-config", handle: () => answered(async () => json(await operations.config())) },
+    { method: "GET", path: "/service-config", handle: () => answered(() => json(operations.config())) },
     { method: "POST", path: "/service-config", root, handle: (request) => applyConfig(operations, request) },
     { method: "GET", path: "/network", handle: () => json(networksJson(services)) },
     changing("POST", "/network/{name}", async ({ segments, parameters, wantsJson }) => {
