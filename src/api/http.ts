@@ -47,7 +47,8 @@ class Refusal extends Error {
   }
 }
 
-interface Head {
+/** What comes before the body. */
+export interface Head {
   readonly method: string;
   readonly target: string;
   readonly headers: ReadonlyMap<string, string>;
@@ -59,6 +60,12 @@ export class RequestReader {
   #headLength = 0;
   #parsed: Head | undefined;
   #body: BodyReader | undefined;
+  readonly #limitOf: (head: Head) => number | undefined;
+
+  /** @param limitOf octets that a body may have whose length is said before; undefined: as any other */
+  constructor(limitOf: (head: Head) => number | undefined = () => undefined) {
+    this.#limitOf = limitOf;
+  }
 
   /** Not to be called again once it has returned a request or a refusal. Octets after the request are ignored. */
   handleOctets(octets: Uint8Array): Progress {
@@ -78,7 +85,7 @@ export class RequestReader {
       this.#head[this.#headLength++] = octets[used++]!;
       if (!this.#headIsComplete()) continue;
       this.#parsed = parseHead(latin1(this.#head.subarray(0, this.#headLength)));
-      this.#body = bodyReader(this.#parsed.headers);
+      this.#body = bodyReader(this.#parsed.headers, this.#limitOf(this.#parsed) ?? MAX_BODY_OCTETS);
       headIsNew = true;
     }
     const head = this.#parsed;
@@ -136,26 +143,26 @@ interface BodyReader {
   take(octets: Uint8Array): Uint8Array | undefined;
 }
 
-function bodyReader(headers: ReadonlyMap<string, string>): BodyReader {
+function bodyReader(headers: ReadonlyMap<string, string>, limit: number): BodyReader {
   const coding = headers.get("transfer-encoding");
   const length = headers.get("content-length");
-  if (coding === undefined) return new SizedBody(length ?? "0");
+  if (coding === undefined) return new SizedBody(length ?? "0", limit);
   if (length !== undefined) throw new Refusal(400, "Both content-length and transfer-encoding");
   if (coding.toLowerCase() !== "chunked") throw new Refusal(501, "Transfer coding not supported");
   return new ChunkedBody();
 }
 
-function tooLarge(): Refusal {
-  return new Refusal(413, `Request body larger than ${MAX_BODY_OCTETS} octets`);
+function tooLarge(limit = MAX_BODY_OCTETS): Refusal {
+  return new Refusal(413, `Request body larger than ${limit} octets`);
 }
 
 class SizedBody implements BodyReader {
   readonly #octets: Uint8Array;
   #have = 0;
 
-  constructor(length: string) {
+  constructor(length: string, limit: number) {
     if (!/^\d{1,15}$/.test(length)) throw new Refusal(400, "Malformed content-length");
-    if (Number(length) > MAX_BODY_OCTETS) throw tooLarge();
+    if (Number(length) > limit) throw tooLarge(limit);
     this.#octets = new Uint8Array(Number(length));
   }
 
@@ -231,6 +238,7 @@ const REASONS: Readonly<Record<number, string>> = {
   403: "Forbidden",
   404: "Not Found",
   405: "Method Not Allowed",
+  409: "Conflict",
   413: "Content Too Large",
   431: "Request Header Fields Too Large",
   500: "Internal Server Error",

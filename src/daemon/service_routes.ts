@@ -62,7 +62,13 @@ export function serviceRoutes(services: Services): readonly Route[] {
       return wantsJson ? json({}) : { status: 204 };
     }),
     { method: "GET", path: "/service-config", handle: () => answered(() => json(operations.config())) },
-    { method: "POST", path: "/service-config", root, handle: (request) => applyConfig(operations, request) },
+    {
+      method: "POST",
+      path: "/service-config",
+      root,
+      large: true,
+      handle: (request) => applyConfig(operations, request),
+    },
     { method: "GET", path: "/network", handle: () => json(networksJson(services)) },
     changing("POST", "/network/{name}", async ({ segments, parameters, wantsJson }) => {
       const suffix = isSet(parameters, "isolated") ? ":isolated" : "";
