@@ -147,11 +147,11 @@ class Renderer {
   #onBridge(): string[] {
     const { bridge, meshLeg } = this.facts;
     if (bridge === undefined || meshLeg === undefined) return [];
-    const from = `iifname ${quoted(bridge)}`;
+    const onBridge = `iifname ${quoted(bridge)} notrack`;
     return [
       // With the mark that it had when it left.
-      `${from} meta mark & ${hex(ROUTE_MASK)} == ${hex(routeMark(MESH))} notrack`,
-      `${from} ether daddr ${formatMac(meshLeg.mac)} notrack`,
+      `meta mark & ${hex(ROUTE_MASK)} == ${hex(routeMark(MESH))} ${onBridge}`,
+      `ether daddr ${formatMac(meshLeg.mac)} ${onBridge}`,
     ];
   }
 
