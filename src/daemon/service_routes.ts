@@ -5,6 +5,7 @@ import { OperationError, OptionError } from "../lib/errors.ts";
 import { writeJson } from "../lib/json.ts";
 import { DesiredError } from "../service/apply.ts";
 import { addressesJson, formatAddresses, ServiceOperations } from "./service_operations.ts";
+import { blockersOf } from "./service_blockers.ts";
 import { networksJson, serviceJson } from "./service_view.ts";
 import type { Services } from "./services.ts";
 
@@ -123,7 +124,9 @@ async function showService(services: Services, name: string): Promise<ApiAnswer>
   } catch {
     // What was counted last will do.
   }
-  return json(serviceJson(services, known.name));
+  const blockers = await blockersOf(services, known.name);
+  const shown = serviceJson(services, known.name) ?? known;
+  return json({ ...shown, warnings: [...shown.warnings, ...blockers] });
 }
 
 function connections(flows: number): string {
