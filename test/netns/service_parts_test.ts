@@ -39,7 +39,6 @@ inOwnNamespace(import.meta.url, () => {
       await until(() => ends.every((end) => end.state() !== "open"));
       assert.ok(performance.now() - start < 1000);
       assert.deepEqual(await done, { flows: 50 });
-      assert.ok(performance.now() - start < 1000);
       assert.deepEqual(new Set(ends.map((end) => end.state())), new Set(["reset"]));
       // Nothing is left of them, wherever they passed; the others never noticed.
       assert.deepEqual(await conntrack.countByBackend(), new Map([[8, 5]]));
