@@ -4,7 +4,7 @@
  */
 import { OperationError, OptionError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
-import { formatPortRange, portsOverlap } from "../lib/ports.ts";
+import { formatPortRange, type PortRange, portsOverlap } from "../lib/ports.ts";
 import {
   type Change,
   checkDesired,
@@ -319,7 +319,7 @@ export class ServiceOperations {
     }
     if (isOwn && !force) {
       const isolated = this.#s.networks.target(spec.network)?.namespace !== undefined;
-      const listening = isolated ? [] : listeningPorts(address === "own" ? undefined : address);
+      const listening = isolated ? [] : this.#listening(address === "own" ? undefined : address);
       const refused = refusedListen(spec.listen, listening);
       if (refused !== undefined) {
         throw new OperationError(`Cannot export ${spec.name} at ${formatListen(spec.listen)}: ${refused}`);
@@ -328,16 +328,16 @@ export class ServiceOperations {
     if (spec.dns && !force) this.#checkSiteDns(spec);
     const key = keyOf({ kind: "export", spec, status: { ready: false, holding: undefined } });
     for (const record of this.#s.catalogue.own()) {
-      if (record.kind !== "export" || keyOf(record) === key || record.spec.network !== spec.network) continue;
+      if (record.kind !== "export" || record.spec.network !== spec.network) continue;
       const { listen, name } = record.spec;
-      if (listen.address !== address || !portsOverlap(listen.ports, ports)) continue;
+      if (listen.address !== address || !portsOverlap(listen.ports, ports) || keyOf(record) === key) continue;
       throw new OperationError(
         `Cannot export ${spec.name}: ${name} is exported at ${formatListen(listen)} on network ${spec.network}`,
       );
     }
     const known = this.#s.catalogue.ownRecord(key) as ExportRecord | undefined;
     await this.#set({ kind: "export", spec, status: known?.status ?? { ready: false, holding: undefined } });
-    await this.#s.ensureGateways();
+    if (!this.#several) await this.#s.ensureGateways();
     await this.#looked();
     const shown = address !== "own" ? address : this.#mainAddress(spec.network, own);
     return { at: formatListen({ address: shown ?? "own", ports: { ...ports, protocol: "tcp" } }) };
@@ -358,6 +358,16 @@ export class ServiceOperations {
       }
     }
   }
+
+  /** For the kernel it is much to say: once for many changes. */
+  #listening(address: Ipv4 | undefined): readonly PortRange[] {
+    if (!this.#several) return listeningPorts(address);
+    const known = this.#knownListening.get(address) ?? listeningPorts(address);
+    this.#knownListening.set(address, known);
+    return known;
+  }
+
+  readonly #knownListening = new Map<Ipv4 | undefined, readonly PortRange[]>();
 
   /** The address by which others most likely know this host there. */
   #mainAddress(network: string, own: readonly Ipv4[]): Ipv4 | undefined {
@@ -391,16 +401,29 @@ export class ServiceOperations {
   }
 
   async #carryOutInTurn(changes: readonly Change[], force: boolean): Promise<void> {
-    try {
-      for (const change of changes) {
-        // Interfaces of networks are where they belong before anything else is looked at.
-        this.#several = change.type !== "setNetwork" && change.type !== "removeNetwork";
-        await this.#carryOut(change, force);
+    // Interfaces of networks are where they belong before anything else is looked at.
+    const isNetwork = ({ type }: Change) => type === "setNetwork" || type === "removeNetwork";
+    const other = changes.findIndex((change) => !isNetwork(change) && change.type.startsWith("set"));
+    const first = other < 0 ? changes : changes.slice(0, other);
+    for (const change of first) await this.#carryOut(change, force);
+    // Addresses are waited for together.
+    const imports = changes.flatMap((change) => change.type === "setImport" ? [change] : []);
+    await Promise.all(imports.map(({ before, after }) => this.#obtain(after, before)));
+    await this.#s.whileBlind(async () => {
+      try {
+        this.#several = true;
+        this.#knownListening.clear();
+        for (const change of changes.slice(first.length)) {
+          await this.#carryOut(change, force);
+          // Frames, peers and timers have their turn.
+          await new Promise((resolve) => setTimeout(resolve, 0));
+        }
+      } finally {
+        this.#several = false;
+        await this.#stored();
       }
-    } finally {
-      this.#several = false;
-      await this.#stored();
-    }
+    });
+    await this.#s.ensureGateways();
     await this.#looked();
   }
 

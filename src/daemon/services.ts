@@ -199,6 +199,17 @@ export class Services implements Companion {
     this.#owned.defer(() => this.#loseHope());
   }
 
+  /** Nothing is looked at while much is changed. */
+  async whileBlind<T>(work: () => Promise<T>): Promise<T> {
+    await this.#patience?.promise;
+    this.#patience = Promise.withResolvers<void>();
+    try {
+      return await work();
+    } finally {
+      this.#loseHope();
+    }
+  }
+
   #loseHope(): void {
     this.#patience?.resolve();
     this.#patience = undefined;
@@ -267,7 +278,7 @@ export class Services implements Companion {
     for (let output = this.catalogue.poll(); output !== undefined; output = this.catalogue.poll()) {
       switch (output.type) {
         case "persist":
-          this.#persisted = this.#persist();
+          this.#persist();
           break;
         case "persistOthers":
           void this.#persistOthers();
@@ -362,9 +373,10 @@ export class Services implements Companion {
   async #lookUntilDone(): Promise<void> {
     this.#looking = true;
     clearTimeout(this.#lookTimer);
-    await this.#patience?.promise;
     try {
       while (this.#doneLook < this.#wantedLook && !this.#stopped) {
+        await this.#patience?.promise;
+        if (this.#stopped) break;
         // What is asked for in the same moment is one.
         await Promise.resolve();
         const look = this.#wantedLook;
@@ -848,17 +860,30 @@ export class Services implements Companion {
   }
 
   #persisted: Promise<void> = Promise.resolve();
+  #persisting = false;
+  #persistAgain = false;
 
   /** Resolves when what was set so far is stored, and told. */
   whenStored(): Promise<void> {
     return this.#persisted;
   }
 
+  /** What changes while something is being written is written afterwards, however often it does. */
+  #persist(): void {
+    this.#persistAgain = true;
+    if (!this.#persisting) this.#persisted = this.#persistUntilDone();
+  }
+
   /** Nobody hears of what is not on disk. */
-  async #persist(): Promise<void> {
-    const { revision, stored } = this.catalogue.snapshot();
-    await this.#write(stored);
-    this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+  async #persistUntilDone(): Promise<void> {
+    this.#persisting = true;
+    while (this.#persistAgain) {
+      this.#persistAgain = false;
+      const { revision, stored } = this.catalogue.snapshot();
+      await this.#write(stored);
+      this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+    }
+    this.#persisting = false;
   }
 
   async #persistOthers(): Promise<void> {
