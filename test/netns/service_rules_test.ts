@@ -909,6 +909,8 @@ class Lab implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const child of this.children) child.kill("SIGKILL");
     await Promise.all(this.children.map((child) => child.status));
+    // Servers leave children behind that hold their connections.
+    for (const name of this.#names) await sh(`ip netns pids ${name} | xargs -r kill -9`);
     await this.kernel?.reset();
     this.kernel?.[Symbol.dispose]();
     // Links into a namespace go away with it, but some time later.
