@@ -48,7 +48,8 @@ class Refusal extends Error {
   }
 }
 
-interface Head {
+/** What comes before the body. */
+export interface Head {
   readonly method: string;
   readonly target: string;
   readonly headers: ReadonlyMap<string, string>;
@@ -60,8 +61,12 @@ export class RequestReader {
   #headLength = 0;
   #parsed: Head | undefined;
   #body: BodyReader | undefined;
+  readonly #limitOf: (head: Head) => number | undefined;
 
-  constructor(readonly maxBodyOctets = MAX_BODY_OCTETS) {}
+  /** @param limitOf octets that a body may have whose length is said before; undefined: as any other */
+  constructor(limitOf: (head: Head) => number | undefined = () => undefined) {
+    this.#limitOf = limitOf;
+  }
 
   /** Not to be called again once it has returned a request or a refusal. Octets after the request are ignored. */
   handleOctets(octets: Uint8Array): Progress {
@@ -81,7 +86,7 @@ export class RequestReader {
       this.#head[this.#headLength++] = octets[used++]!;
       if (!this.#headIsComplete()) continue;
       this.#parsed = parseHead(latin1(this.#head.subarray(0, this.#headLength)));
-      this.#body = bodyReader(this.#parsed.headers, this.maxBodyOctets);
+      this.#body = bodyReader(this.#parsed.headers, this.#limitOf(this.#parsed) ?? MAX_BODY_OCTETS);
       headIsNew = true;
     }
     const head = this.#parsed;
@@ -250,6 +255,7 @@ const REASONS: Readonly<Record<number, string>> = {
   403: "Forbidden",
   404: "Not Found",
   405: "Method Not Allowed",
+  409: "Conflict",
   413: "Content Too Large",
   431: "Request Header Fields Too Large",
   500: "Internal Server Error",

@@ -8,7 +8,7 @@
  * second is made to, the oldest first, so that a client that leaks connections hurts itself alone and our descriptors stay ours.
  */
 import { type Logger, SILENT } from "../lib/log.ts";
-import { CONTINUE, encodeResponse, type HttpRequest, type HttpResponse, RequestReader } from "./http.ts";
+import { CONTINUE, encodeResponse, type Head, type HttpRequest, type HttpResponse, RequestReader } from "./http.ts";
 
 export interface HttpServerOptions {
   /** Never rejects. The signal is aborted when the client goes away. */
@@ -17,6 +17,8 @@ export interface HttpServerOptions {
     signal: AbortSignal,
     ends: SocketEnds,
   ) => HttpResponse | Promise<HttpResponse>;
+  /** Octets that the body of this request may have; undefined: as any other. */
+  readonly bodyLimit?: (head: Head, ends: SocketEnds) => number | undefined;
   readonly log?: Logger;
   readonly limits?: Partial<HttpLimits>;
 }
@@ -37,8 +39,6 @@ export interface HttpLimits {
   readonly answerMs: number;
   /** For the client to close after it. */
   readonly lingerMs: number;
-  /** Of the body of a request; undefined: as for the API. */
-  readonly bodyOctets: number | undefined;
 }
 
 const LIMITS: HttpLimits = {
@@ -47,7 +47,6 @@ const LIMITS: HttpLimits = {
   requestMs: 10_000,
   answerMs: 10_000,
   lingerMs: 500,
-  bodyOctets: undefined,
 };
 /** How long `stop()` waits for answers under way. */
 const STOP_MS = 1_000;
@@ -102,7 +101,7 @@ export class HttpServer {
   }
 
   #serve(socket: Deno.Conn): void {
-    const connection = new Connection(socket, this.#o.handle, this.#limits);
+    const connection = new Connection(socket, this.#o, this.#limits);
     this.#connections.add(connection);
     connection.done.then(() => this.#connections.delete(connection));
   }
@@ -126,7 +125,8 @@ class Connection {
   readonly #done = Promise.withResolvers<void>();
   readonly #socket: Deno.Conn;
   readonly #limits: HttpLimits;
-  readonly #handle: HttpServerOptions["handle"];
+  readonly #o: HttpServerOptions;
+  readonly #ends: SocketEnds;
   readonly #gone = new AbortController();
   /** The one read there may be at a time, once the request is there. */
   #pendingRead: Promise<number | null> = Promise.resolve(0);
@@ -134,9 +134,10 @@ class Connection {
   #reading = true;
   #closed = false;
 
-  constructor(socket: Deno.Conn, handle: HttpServerOptions["handle"], limits: HttpLimits) {
+  constructor(socket: Deno.Conn, options: HttpServerOptions, limits: HttpLimits) {
     this.#socket = socket;
-    this.#handle = handle;
+    this.#ends = { local: socket.localAddr, remote: socket.remoteAddr };
+    this.#o = options;
     this.#limits = limits;
     this.#run().catch(() => {}).finally(() => this.close());
   }
@@ -186,14 +187,13 @@ class Connection {
     // What a client still sends is of no interest, that it goes away is.
     this.#pendingRead = this.#socket.read(new Uint8Array(READ_OCTETS));
     this.#pendingRead.then((count) => count === null && this.#gone.abort(), () => this.#gone.abort());
-    const { localAddr: local, remoteAddr: remote } = this.#socket;
-    const response = await this.#handle(read, this.#gone.signal, { local, remote });
+    const response = await this.#o.handle(read, this.#gone.signal, this.#ends);
     return encodeResponse(response, { withoutBody: read.method === "HEAD" });
   }
 
   /** undefined when the client closed before it had said all. */
   async #readRequest(): Promise<HttpRequest | HttpResponse | undefined> {
-    const reader = new RequestReader(this.#limits.bodyOctets);
+    const reader = new RequestReader((head) => this.#o.bodyLimit?.(head, this.#ends));
     const buffer = new Uint8Array(READ_OCTETS);
     for (;;) {
       const count = await this.#socket.read(buffer);

@@ -168,3 +168,19 @@ function octets(text: string): Uint8Array {
 function text(octets: Uint8Array): string {
   return new TextDecoder().decode(octets);
 }
+
+Deno.test("RequestReader takes a larger body where it may be one", () => {
+  const limitOf = ({ target }: { readonly target: string }) => target === "/file" ? 100_000 : undefined;
+  const ask = (target: string, length: number) =>
+    new RequestReader(limitOf).handleOctets(
+      new TextEncoder().encode(
+        `POST ${target} HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\n\r\n${"x".repeat(length)}`,
+      ),
+    );
+  const taken = ask("/file", 100_000);
+  assert.equal(taken.is === "request" && taken.request.body.length, 100_000);
+  for (const [target, length] of [["/file", 100_001], ["/other", 65_537]] as const) {
+    const refused = ask(target, length);
+    assert.equal(refused.is === "refused" && refused.response.status, 413);
+  }
+});

@@ -9,7 +9,7 @@ import { OperationError } from "../lib/errors.ts";
 import { type Cidr, parseIpv4 } from "../lib/ip.ts";
 import type { ListenAddress } from "../lib/listen_address.ts";
 import type { Logger } from "../lib/log.ts";
-import type { HttpRequest, HttpResponse } from "./http.ts";
+import type { Head, HttpRequest, HttpResponse } from "./http.ts";
 import { HttpServer, type SocketEnds } from "./http_server.ts";
 import { checkLocal, isLocal, listen, type Listening } from "./listen.ts";
 import type { ApiAnswer, ApiRequest, ReportViews, Route, RouterControl, StatusView } from "./types.ts";
@@ -41,6 +41,8 @@ export interface ApiServer {
 const READ_ONLY_MODE = 0o666;
 /** What changes more than anybody may change: for root. */
 const CONTROL_MODE = 0o700;
+/** What the largest service file becomes. */
+const LARGE_BODY_OCTETS = 8 * 1024 * 1024;
 const MAX_SPIN_MS = 5_000;
 const JSON_TYPE = "application/json";
 
@@ -71,7 +73,10 @@ export function serveApi(options: ApiOptions): ApiServer {
     const { listener, address } = opened[i] ?? {};
     if (listener === undefined || address === undefined) return [];
     const handle = handlerFor(routes, { anyHost: !isLocal(address), isRoot: (ends) => isRoot(ends, options), log });
-    return [new HttpServer(listener, { handle, log })];
+    const large = new Set(routes.filter((route) => route.large === true).map(({ path }) => path));
+    const bodyLimit = ({ target }: Head, ends: SocketEnds) =>
+      large.has(target) && isRoot(ends, options) ? LARGE_BODY_OCTETS : undefined;
+    return [new HttpServer(listener, { handle, bodyLimit, log })];
   });
   return {
     httpAddr: opened[0]?.address,

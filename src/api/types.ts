@@ -63,6 +63,8 @@ export interface Route {
   readonly path: string;
   /** Refused unless the client is root: the control API has no password. */
   readonly root?: true;
+  /** Its body may be that of a large file, from root. */
+  readonly large?: true;
   readonly handle: (request: ApiRequest) => ApiAnswer | Promise<ApiAnswer>;
 }
 

@@ -265,7 +265,7 @@ export class DockerPlugin {
       const { listener } = listen({ transport: "unix", path }, `Docker's networks of driver "${name}"`);
       Deno.chmodSync(path, SOCKET_MODE);
       const handle = (request: HttpRequest, signal: AbortSignal) => this.#handle(request, role, signal);
-      const server = new HttpServer(listener, { handle, log: this.#o.log, limits: { bodyOctets: MAX_BODY_OCTETS } });
+      const server = new HttpServer(listener, { handle, log: this.#o.log, bodyLimit: () => MAX_BODY_OCTETS });
       this.#servers.push({ server, path });
     } catch (error) {
       throw new OperationError(`${(error as Error).message} (--plugin=false does without)`, 1, { cause: error });

@@ -12,7 +12,8 @@ export interface ServiceHealthOptions {
   /** Hands an input to the cores, and carries out what they ask for. */
   readonly run: <T>(input: (now: Instant) => T) => T;
   readonly networkOf: (name: string) => NetworkTarget | undefined;
-  readonly addresses: (host: Ipv4 | string) => readonly Ipv4[];
+  /** What a backend's name is right now. */
+  readonly addresses: (spec: ImportSpec, backend: Backend) => readonly Ipv4[];
 }
 
 interface Watched {
@@ -46,7 +47,7 @@ export class ServiceHealth {
     for (const { spec, status } of imports) {
       for (const [i, backend] of spec.backends.entries()) {
         if (!canBeAsked(spec.check, backend)) continue;
-        for (const address of this.#o.addresses(backend.host)) {
+        for (const address of this.#o.addresses(spec, backend)) {
           const key = keyOf(spec.name, backend, address);
           wanted.add(key);
           this.#watched.set(key, { backend, address });
@@ -78,9 +79,10 @@ export class ServiceHealth {
   }
 
   /** One for each backend: up where any of its addresses is. */
-  ofBackends({ name, backends }: ImportSpec): readonly BackendHealth[] {
+  ofBackends(spec: ImportSpec): readonly BackendHealth[] {
+    const { name, backends } = spec;
     return backends.map((backend) => {
-      const addresses = this.#o.addresses(backend.host);
+      const addresses = this.#o.addresses(spec, backend);
       if (addresses.length === 0) return "down";
       const all = addresses.map((address) => this.of(name, backend, address));
       return all.includes("up") ? "up" : all.includes("unknown") ? "unknown" : "down";
@@ -88,9 +90,9 @@ export class ServiceHealth {
   }
 
   /** Why a backend's last probe failed. */
-  reason(service: string, backend: Backend): string | undefined {
-    const reasons = this.#o.addresses(backend.host).map((address) =>
-      this.#health.details(keyOf(service, backend, address))?.reason
+  reason(spec: ImportSpec, backend: Backend): string | undefined {
+    const reasons = this.#o.addresses(spec, backend).map((address) =>
+      this.#health.details(keyOf(spec.name, backend, address))?.reason
     );
     return reasons.find((reason) => reason !== undefined);
   }

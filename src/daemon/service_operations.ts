@@ -4,8 +4,15 @@
  */
 import { OperationError, OptionError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
-import { formatPortRange, portsOverlap } from "../lib/ports.ts";
-import type { Change, GatewayState } from "../service/apply.ts";
+import { formatPortRange, type PortRange, portsOverlap } from "../lib/ports.ts";
+import {
+  type Change,
+  checkDesired,
+  configOf,
+  differenceOf,
+  type GatewayState,
+  renderChanges,
+} from "../service/apply.ts";
 import { cut, sameSubnet } from "../service/planner.ts";
 import {
   type ExportRecord,
@@ -56,6 +63,8 @@ export class ServiceOperations {
   readonly #s: Services;
   #queue: Promise<unknown> = Promise.resolve();
   readonly #adapting = new Set<string>();
+  /** More changes follow at once: whoever made them waits for all together. */
+  #several = false;
 
   constructor(services: Services) {
     this.#s = services;
@@ -65,7 +74,7 @@ export class ServiceOperations {
   async import(input: ImportInput): Promise<Imported> {
     const spec = parseImport(input, this.#context());
     // Others need not wait for what has to wait for addresses.
-    await this.#whileAllocating(spec.name, () => this.#obtain(spec, undefined));
+    await this.#whileAllocating([spec.name], () => this.#obtain(spec, undefined));
     return await this.#alone(() => this.#setImport(spec, undefined));
   }
 
@@ -114,18 +123,16 @@ export class ServiceOperations {
   }
 
   /** What this host has, as a value of a file that applies as no change. */
-  async config(): Promise<unknown> {
-    const { configOf } = await import("../service/apply.ts");
+  config(): unknown {
     return configOf(this.#state());
   }
 
   /** Makes it what a file says. @param options `force`: exports where the host itself listens too */
   apply(value: unknown, { dryRun, force }: { readonly dryRun: boolean; readonly force: boolean }): Promise<Applied> {
     return this.#alone(async () => {
-      const { checkDesired, differenceOf, renderChanges } = await import("../service/apply.ts");
       const desired = checkDesired(value, this.#desiredContext(value));
       const changes = differenceOf(this.#state(), desired);
-      if (!dryRun) { for (const change of changes) await this.#carryOut(change, force); }
+      if (!dryRun && changes.length > 0) await this.#carryOutAll(changes, force);
       return { text: renderChanges(changes), changes: changes.length };
     });
   }
@@ -183,7 +190,7 @@ export class ServiceOperations {
   // Imports
 
   async #setImport(spec: ImportSpec, before: ImportSpec | undefined): Promise<Imported> {
-    return await this.#whileAllocating(spec.name, async () => {
+    return await this.#whileAllocating([spec.name], async () => {
       const subnets = await this.#obtain(spec, before);
       const known = this.#s.catalogue.ownImport(spec.name);
       const offers: Offer[] = [];
@@ -194,6 +201,7 @@ export class ServiceOperations {
       });
       await this.#set({ kind: "import", spec, offers, status: { health, holding: known?.status.holding ?? [] } });
       await this.#looked();
+      if (this.#several) return { addresses: [] };
       const imports = this.#s.catalogue.imports(spec.name);
       return {
         addresses: subnets.map((subnet) => ({ subnet, address: virtualAddress(imports, subnet)!.address })),
@@ -221,17 +229,19 @@ export class ServiceOperations {
     return subnets;
   }
 
-  /** What is held for a service that nobody imports yet is not given back meanwhile. */
-  async #whileAllocating<T>(name: string, work: () => Promise<T>): Promise<T> {
+  /** What is held for services that nobody imports yet is not given back meanwhile. */
+  async #whileAllocating<T>(names: readonly string[], work: () => Promise<T>): Promise<T> {
     const { allocating } = this.#s;
-    allocating.set(name, (allocating.get(name) ?? 0) + 1);
+    for (const name of names) allocating.set(name, (allocating.get(name) ?? 0) + 1);
     try {
       return await work();
     } finally {
-      const left = allocating.get(name)! - 1;
-      if (left === 0) allocating.delete(name);
-      else allocating.set(name, left);
-      this.#s.keepHolds();
+      for (const name of names) {
+        const left = allocating.get(name)! - 1;
+        if (left === 0) allocating.delete(name);
+        else allocating.set(name, left);
+      }
+      if (!this.#several) this.#s.keepHolds();
     }
   }
 
@@ -309,28 +319,55 @@ export class ServiceOperations {
     }
     if (isOwn && !force) {
       const isolated = this.#s.networks.target(spec.network)?.namespace !== undefined;
-      const listening = isolated ? [] : listeningPorts(address === "own" ? undefined : address);
+      const listening = isolated ? [] : this.#listening(address === "own" ? undefined : address);
       const refused = refusedListen(spec.listen, listening);
       if (refused !== undefined) {
         throw new OperationError(`Cannot export ${spec.name} at ${formatListen(spec.listen)}: ${refused}`);
       }
     }
+    if (spec.dns && !force) this.#checkSiteDns(spec);
     const key = keyOf({ kind: "export", spec, status: { ready: false, holding: undefined } });
     for (const record of this.#s.catalogue.own()) {
-      if (record.kind !== "export" || keyOf(record) === key || record.spec.network !== spec.network) continue;
+      if (record.kind !== "export" || record.spec.network !== spec.network) continue;
       const { listen, name } = record.spec;
-      if (listen.address !== address || !portsOverlap(listen.ports, ports)) continue;
+      if (listen.address !== address || !portsOverlap(listen.ports, ports) || keyOf(record) === key) continue;
       throw new OperationError(
         `Cannot export ${spec.name}: ${name} is exported at ${formatListen(listen)} on network ${spec.network}`,
       );
     }
     const known = this.#s.catalogue.ownRecord(key) as ExportRecord | undefined;
     await this.#set({ kind: "export", spec, status: known?.status ?? { ready: false, holding: undefined } });
-    await this.#s.ensureGateways();
+    if (!this.#several) await this.#s.ensureGateways();
     await this.#looked();
     const shown = address !== "own" ? address : this.#mainAddress(spec.network, own);
     return { at: formatListen({ address: shown ?? "own", ports: { ...ports, protocol: "tcp" } }) };
   }
+
+  /** Whoever asks the host itself for names goes on doing so, unless somebody says otherwise. */
+  #checkSiteDns({ name, network, listen }: ExportSpec): void {
+    if (this.#s.networks.target(network)?.namespace !== undefined) return;
+    const own = listen.address === "own"
+      ? this.#s.siteAddresses(network)
+      : this.#s.ownAddresses(network).filter((address) => address === listen.address);
+    for (const address of own) {
+      const listening = listeningPorts(address);
+      for (const protocol of ["udp", "tcp"] as const) {
+        const refused = refusedListen({ address, ports: { protocol, first: 53, last: 53 } }, listening);
+        if (refused === undefined) continue;
+        throw new OperationError(`Cannot answer the name of ${name} at ${formatIpv4(address)}: ${refused}`);
+      }
+    }
+  }
+
+  /** For the kernel it is much to say: once for many changes. */
+  #listening(address: Ipv4 | undefined): readonly PortRange[] {
+    if (!this.#several) return listeningPorts(address);
+    const known = this.#knownListening.get(address) ?? listeningPorts(address);
+    this.#knownListening.set(address, known);
+    return known;
+  }
+
+  readonly #knownListening = new Map<Ipv4 | undefined, readonly PortRange[]>();
 
   /** The address by which others most likely know this host there. */
   #mainAddress(network: string, own: readonly Ipv4[]): Ipv4 | undefined {
@@ -355,6 +392,39 @@ export class ServiceOperations {
       imports: own.filter((record) => record.kind === "import").map(({ spec }) => spec),
       exports: own.filter((record) => record.kind === "export").map(({ spec }) => spec),
     };
+  }
+
+  /** What many changes make necessary is done once. */
+  async #carryOutAll(changes: readonly Change[], force: boolean): Promise<void> {
+    const names = changes.flatMap((change) => change.type === "setImport" ? [change.after.name] : []);
+    await this.#whileAllocating(names, () => this.#carryOutInTurn(changes, force));
+  }
+
+  async #carryOutInTurn(changes: readonly Change[], force: boolean): Promise<void> {
+    // Interfaces of networks are where they belong before anything else is looked at.
+    const isNetwork = ({ type }: Change) => type === "setNetwork" || type === "removeNetwork";
+    const other = changes.findIndex((change) => !isNetwork(change) && change.type.startsWith("set"));
+    const first = other < 0 ? changes : changes.slice(0, other);
+    for (const change of first) await this.#carryOut(change, force);
+    // Addresses are waited for together.
+    const imports = changes.flatMap((change) => change.type === "setImport" ? [change] : []);
+    await Promise.all(imports.map(({ before, after }) => this.#obtain(after, before)));
+    await this.#s.whileBlind(async () => {
+      try {
+        this.#several = true;
+        this.#knownListening.clear();
+        for (const change of changes.slice(first.length)) {
+          await this.#carryOut(change, force);
+          // Frames, peers and timers have their turn.
+          await new Promise((resolve) => setTimeout(resolve, 0));
+        }
+      } finally {
+        this.#several = false;
+        await this.#stored();
+      }
+    });
+    await this.#s.ensureGateways();
+    await this.#looked();
   }
 
   async #carryOut(change: Change, force: boolean): Promise<void> {
@@ -403,10 +473,11 @@ export class ServiceOperations {
 
   /** What was changed is on disk, and others may hear of it. */
   async #stored(): Promise<void> {
-    await this.#s.whenStored();
+    if (!this.#several) await this.#s.whenStored();
   }
 
   async #looked(): Promise<void> {
+    if (this.#several) return;
     await this.#s.look();
     const { trouble } = this.#s;
     if (trouble !== undefined) throw new OperationError(trouble);

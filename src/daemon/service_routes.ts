@@ -5,6 +5,7 @@ import { OperationError, OptionError } from "../lib/errors.ts";
 import { writeJson } from "../lib/json.ts";
 import { DesiredError } from "../service/apply.ts";
 import { addressesJson, formatAddresses, ServiceOperations } from "./service_operations.ts";
+import { blockersOf } from "./service_blockers.ts";
 import { networksJson, serviceJson } from "./service_view.ts";
 import type { Services } from "./services.ts";
 
@@ -61,8 +62,14 @@ export function serviceRoutes(services: Services): readonly Route[] {
       await operations.remove(segments["name"]!, { exportsAlone: isSet(parameters, "export"), listen });
       return wantsJson ? json({}) : { status: 204 };
     }),
-    { method: "GET", path: "/service-config", handle: () => answered(async () => json(await operations.config())) },
-    { method: "POST", path: "/service-config", root, handle: (request) => applyConfig(operations, request) },
+    { method: "GET", path: "/service-config", handle: () => answered(() => json(operations.config())) },
+    {
+      method: "POST",
+      path: "/service-config",
+      root,
+      large: true,
+      handle: (request) => applyConfig(operations, request),
+    },
     { method: "GET", path: "/network", handle: () => json(networksJson(services)) },
     changing("POST", "/network/{name}", async ({ segments, parameters, wantsJson }) => {
       const suffix = isSet(parameters, "isolated") ? ":isolated" : "";
@@ -117,7 +124,9 @@ async function showService(services: Services, name: string): Promise<ApiAnswer>
   } catch {
     // What was counted last will do.
   }
-  return json(serviceJson(services, known.name));
+  const blockers = await blockersOf(services, known.name);
+  const shown = serviceJson(services, known.name) ?? known;
+  return json({ ...shown, warnings: [...shown.warnings, ...blockers] });
 }
 
 function connections(flows: number): string {

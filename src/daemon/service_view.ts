@@ -97,10 +97,8 @@ function importJson(services: Services, { owner, reachable, record }: Known<Impo
     weight: spec.weight,
     backends: spec.backends.map((backend, i): BackendJson => {
       const network = services.networks.target(backend.network)?.id;
-      const addresses = services.names.addresses(backend.host);
-      const reason = ours
-        ? services.names.failure(backend.host) ?? services.health.reason(spec.name, backend)
-        : undefined;
+      const addresses = services.backendAddresses(spec, backend);
+      const reason = ours ? services.backendFailure(spec, backend) ?? services.health.reason(spec, backend) : undefined;
       return {
         target: formatBackend(backend, backend.network),
         network: backend.network,

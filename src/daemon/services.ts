@@ -27,13 +27,17 @@ import { Catalogue, CHANNEL } from "../service/catalogue.ts";
 import type { BackendId, GatewaySubnet, NetworkId } from "../service/plan.ts";
 import { type Planned, type PlannerView, planServices, sameSubnet } from "../service/planner.ts";
 import {
+  type Backend,
   type ExportRecord,
   type Held,
   type ImportRecord,
+  type ImportSpec,
   keyOf,
   type Known,
   virtualAddresses,
 } from "../service/records.ts";
+import { formatBackend } from "../service/spec.ts";
+import { refusedBackend } from "../service/spec.ts";
 import { NETLINK_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_LINK } from "../wire/rtnetlink.ts";
 import type { Companion } from "./control_loop.ts";
 import type { Dns } from "./dns.ts";
@@ -46,9 +50,10 @@ import { ServiceHealth } from "./service_health.ts";
 import { ServiceIds } from "./service_ids.ts";
 import { BackendNames } from "./service_names.ts";
 import { otherServicesFile, type OwnServices, ownServicesFile } from "./service_store.ts";
+import { SiteDns } from "./site_dns.ts";
 
 export interface ServicesOptions {
-  readonly options: Pick<RouterOptions, "dbPrefix" | "dnsDomain" | "networks">;
+  readonly options: Pick<RouterOptions, "dbPrefix" | "dnsDomain" | "dnsTtl" | "networks">;
   readonly ourName: PeerName;
   readonly mesh: Mesh;
   /** Hands an input to the cores, and carries out what they ask for. */
@@ -92,6 +97,7 @@ export class Services implements Companion {
   readonly health: ServiceHealth;
   readonly flows: ServiceFlows;
   readonly names: BackendNames;
+  readonly #siteDns: SiteDns;
   readonly o: ServicesOptions;
   readonly #ids: ServiceIds;
   readonly #file: ReturnType<typeof ownServicesFile>;
@@ -144,8 +150,10 @@ export class Services implements Companion {
       sockets: o.sockets,
       run: o.run,
       networkOf: (name) => this.networks.target(name),
-      addresses: (host) => this.names.addresses(host),
+      addresses: (spec, backend) => this.backendAddresses(spec, backend),
     });
+    const { sockets, log } = o;
+    this.#siteDns = this.#owned.use(new SiteDns({ domain: this.domain, ttlSeconds: o.options.dnsTtl, sockets, log }));
     this.flows = new ServiceFlows({ log: o.log, onChanged: () => this.look() });
   }
 
@@ -191,6 +199,17 @@ export class Services implements Companion {
     this.#owned.defer(() => this.#loseHope());
   }
 
+  /** Nothing is looked at while much is changed. */
+  async whileBlind<T>(work: () => Promise<T>): Promise<T> {
+    await this.#patience?.promise;
+    this.#patience = Promise.withResolvers<void>();
+    try {
+      return await work();
+    } finally {
+      this.#loseHope();
+    }
+  }
+
   #loseHope(): void {
     this.#patience?.resolve();
     this.#patience = undefined;
@@ -229,6 +248,7 @@ export class Services implements Companion {
       ...this.#storeTrouble === undefined ? [] : [`Services will not come back after a restart: ${this.#storeTrouble}`],
       ...this.networks.all().flatMap(({ name }) => this.networkWarnings(name)),
       ...this.#kernel?.networksLeft ?? [],
+      ...this.#siteDns.warnings,
     ];
   }
 
@@ -258,7 +278,7 @@ export class Services implements Companion {
     for (let output = this.catalogue.poll(); output !== undefined; output = this.catalogue.poll()) {
       switch (output.type) {
         case "persist":
-          this.#persisted = this.#persist();
+          this.#persist();
           break;
         case "persistOthers":
           void this.#persistOthers();
@@ -353,9 +373,10 @@ export class Services implements Companion {
   async #lookUntilDone(): Promise<void> {
     this.#looking = true;
     clearTimeout(this.#lookTimer);
-    await this.#patience?.promise;
     try {
       while (this.#doneLook < this.#wantedLook && !this.#stopped) {
+        await this.#patience?.promise;
+        if (this.#stopped) break;
         // What is asked for in the same moment is one.
         await Promise.resolve();
         const look = this.#wantedLook;
@@ -372,6 +393,7 @@ export class Services implements Companion {
   async #lookOnce(): Promise<void> {
     const { log, run } = this.o;
     let trouble: string | undefined;
+    this.#local.clear();
     try {
       const own = this.catalogue.own();
       this.names.retain(
@@ -396,7 +418,10 @@ export class Services implements Companion {
       this.o.dns?.setServiceNames(planned.names);
       // A number that is in a mark is on disk.
       if (this.#ids.dirty) await this.#store();
-      if (this.#kernel !== undefined) await this.#kernel.apply(planned.plan);
+      if (this.#kernel !== undefined) {
+        this.#siteDns.set(planned.siteViews);
+        await this.#kernel.apply(planned.plan);
+      }
       this.#tellStatus(planned);
       this.#outlastRivals();
       this.#endRevoked(planned);
@@ -437,9 +462,11 @@ export class Services implements Companion {
       exportsAt: (network, address) => byAddress.get(`${network} ${address}`) ?? [],
       networks,
       gateways: [...this.#gateways, ...this.#exposed(links)],
-      resolve: (host) => this.names.addresses(host),
+      addresses: (spec, backend) => this.backendAddresses(spec, backend),
+      containerAddresses: (name) => this.names.addresses(name),
       health: (name, backend, address) => this.health.of(name, backend, address),
       ownAddresses,
+      siteAddresses: (network) => this.siteAddresses(network),
       idOf: (service, network, address) => this.#ids.backend(service, network, address),
       backendsOf: (service) => this.#ids.of(service),
       hasFlows: (service, network) => this.flows.has(this.#ids.of(service).map(({ id }) => id), network),
@@ -457,6 +484,16 @@ export class Services implements Companion {
     return plan === undefined ? hostAddresses(this.o.links) : networkAddresses(this.o.links, plan);
   }
 
+  /** The host's own addresses in a network by which its machines know it: in that of the host, those of the overlay and of Docker are not. */
+  siteAddresses(network: string): readonly Ipv4[] {
+    if (network !== "host") return this.ownAddresses(network);
+    const { links, plumbing } = this.o;
+    const named = new Set(this.networks.plans().flatMap(({ interfaces }) => interfaces));
+    const notSite = new Set([plumbing.host.bridge, "lo", "docker0"]);
+    const site = links.list().filter(({ name }) => !named.has(name) && !notSite.has(name));
+    return site.flatMap(({ index }) => links.addresses(index).map(({ address }) => address));
+  }
+
   /** Addresses that are the host's own as far as its kernel can tell: what is there must not be a backend by accident. */
   localAddresses(network: string): readonly Ipv4[] {
     const plan = this.networks.plans().find(({ name }) => name === network);
@@ -464,6 +501,30 @@ export class Services implements Companion {
     const answered = this.#planned?.plan.answered.map(({ address }) => address) ?? [];
     return [...hostAddresses(this.o.links), ...this.#gateways.map(({ address }) => address), ...answered];
   }
+
+  /** Where a backend of ours is; a name that stands for what it must not leads nowhere. */
+  backendAddresses({ allowLocal }: ImportSpec, { host, network }: Backend): readonly Ipv4[] {
+    const addresses = this.names.addresses(host);
+    if (typeof host === "number" || allowLocal || addresses.length === 0) return addresses;
+    return addresses.filter((address) => refusedBackend(address, this.#localNow(network)) === undefined);
+  }
+
+  /** Why a backend is nowhere. */
+  backendFailure(spec: ImportSpec, backend: Backend): string | undefined {
+    if (this.backendAddresses(spec, backend).length > 0) return undefined;
+    const [address] = this.names.addresses(backend.host);
+    if (address === undefined) return this.names.failure(backend.host);
+    return refusedBackend(address, this.#localNow(backend.network));
+  }
+
+  /** `localAddresses()` as they were when we looked last. */
+  #localNow(network: string): readonly Ipv4[] {
+    const known = this.#local.get(network) ?? this.localAddresses(network);
+    this.#local.set(network, known);
+    return known;
+  }
+
+  readonly #local = new Map<string, readonly Ipv4[]>();
 
   /** What is exposed on the bridge leads to its subnet as well. */
   #exposed(links: Links): GatewaySubnet[] {
@@ -499,7 +560,18 @@ export class Services implements Companion {
     for (const record of this.catalogue.own()) {
       if (record.kind !== "import") continue;
       const health = this.health.ofBackends(record.spec);
+      this.#logHealth(record, health);
       this.catalogue.setStatus<ImportRecord>(keyOf(record), { ...record.status, health }, now);
+    }
+  }
+
+  #logHealth({ spec, status }: ImportRecord, health: ImportRecord["status"]["health"]): void {
+    for (const [i, backend] of spec.backends.entries()) {
+      const state = health[i];
+      if (state === status.health[i] || state === undefined || state === "unknown") continue;
+      const fields = { service: spec.name, address: formatBackend(backend, spec.network) };
+      if (state === "up") this.o.log.info("backend is up", fields);
+      else this.o.log.info("backend is down", { ...fields, reason: this.health.reason(spec, backend) ?? "" });
     }
   }
 
@@ -788,17 +860,30 @@ export class Services implements Companion {
   }
 
   #persisted: Promise<void> = Promise.resolve();
+  #persisting = false;
+  #persistAgain = false;
 
   /** Resolves when what was set so far is stored, and told. */
   whenStored(): Promise<void> {
     return this.#persisted;
   }
 
+  /** What changes while something is being written is written afterwards, however often it does. */
+  #persist(): void {
+    this.#persistAgain = true;
+    if (!this.#persisting) this.#persisted = this.#persistUntilDone();
+  }
+
   /** Nobody hears of what is not on disk. */
-  async #persist(): Promise<void> {
-    const { revision, stored } = this.catalogue.snapshot();
-    await this.#write(stored);
-    this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+  async #persistUntilDone(): Promise<void> {
+    this.#persisting = true;
+    while (this.#persistAgain) {
+      this.#persistAgain = false;
+      const { revision, stored } = this.catalogue.snapshot();
+      await this.#write(stored);
+      this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+    }
+    this.#persisting = false;
   }
 
   async #persistOthers(): Promise<void> {

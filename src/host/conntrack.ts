@@ -1,8 +1,7 @@
-/** Flows that the kernel tracks, of one network namespace: walked, counted and forgotten. */
+/** Flows that the kernel tracks, of one network namespace: walked and forgotten. */
 import { SysError } from "../../ffi/errno.ts";
 import { NetlinkSocket } from "../../ffi/netlink_socket.ts";
 import { withNetns } from "../../ffi/netns.ts";
-import type { BackendId } from "../service/plan.ts";
 import {
   decodeFlows,
   encodeDeleteFlow,
@@ -11,9 +10,7 @@ import {
   type Flow,
   type FlowFilter,
   NETLINK_NETFILTER,
-  TCP_STATE,
 } from "../wire/conntrack.ts";
-import { markedBackend, OURS } from "./service_marks.ts";
 
 /** How long flows are walked before others have their turn. */
 const TURN_MS = 4;
@@ -53,18 +50,6 @@ export class Conntrack implements Disposable {
     }
   }
 
-  /** Flows of each backend that are alive: TCP from when the backend answered until it is closed, UDP as long as the kernel remembers. */
-  async countByBackend(): Promise<Map<BackendId, number>> {
-    const counts = new Map<BackendId, number>();
-    for await (const flows of this.flows({ mark: OURS, mask: OURS })) {
-      for (const flow of flows) {
-        const backend = markedBackend(flow.mark);
-        if (backend !== 0 && isAlive(flow)) counts.set(backend, (counts.get(backend) ?? 0) + 1);
-      }
-    }
-    return counts;
-  }
-
   /** Forgets one flow; its packets are taken for those of a new one from then on. @returns whether it was there */
   delete(flow: Flow): boolean {
     try {
@@ -85,8 +70,4 @@ export class Conntrack implements Disposable {
     const open = () => new NetlinkSocket(NETLINK_NETFILTER);
     return this.#namespace === undefined ? open() : withNetns(this.#namespace, open);
   }
-}
-
-function isAlive({ tcpState }: Flow): boolean {
-  return tcpState === undefined || tcpState >= TCP_STATE.synReceived && tcpState <= TCP_STATE.lastAck;
 }

@@ -3,7 +3,7 @@
  * of the variant that Docker uses). Desired state against actual, one transaction per table; doing it twice changes nothing.
  *
  * FORWARD, from the top          WEAVE-EXPOSE                nat WEAVE, per exposed subnet
- *   of services       ACCEPT (where there are any)
+ *   of services       ACCEPT (where there are any; atop INPUT too)
  *   docker0 → weave   DROP         -d subnet ACCEPT            multicast from it          RETURN
  *   weave → weave     ACCEPT                                   into it from elsewhere     MASQUERADE
  *   → weave           WEAVE-EXPOSE                             from it to elsewhere       MASQUERADE
@@ -95,10 +95,13 @@ export function wantedFirewall(
         [EXPOSE_CHAIN, subnets.map((s) => `-d ${s.text} -j ACCEPT`)],
       ]),
       noChains: [],
-      top: new Map([["FORWARD", [...(services ? [SERVICE_RULE] : []), ...forwardRules(options)]]]),
+      top: new Map([
+        ["FORWARD", [...(services ? [SERVICE_RULE] : []), ...forwardRules(options)]],
+        ["INPUT", services ? [SERVICE_RULE] : []],
+      ]),
       anywhere: new Map([["INPUT", input]]),
       gone: new Map([
-        ["INPUT", stale.filter((rule) => !keep.has(canonical(rule)))],
+        ["INPUT", [...stale.filter((rule) => !keep.has(canonical(rule))), ...services ? [] : [SERVICE_RULE]]],
         ["FORWARD", services ? [] : [SERVICE_RULE]],
       ]),
       shadows: (rule, chains) => letsDockerIn(rule, chains, options),
@@ -136,7 +139,10 @@ export function wantedNothing(actual: Ruleset, options: FirewallOptions, recorde
   }));
 }
 
-/** What `service_rules.ts` has marked has been allowed; a policy of DROP, as Docker sets it, and the rule about its bridge would say no. */
+/**
+ * What `service_rules.ts` has marked has been allowed; a policy of DROP, as Docker and ufw set it, and the rule about Docker's bridge would
+ * say no. In INPUT it is for what leads to this host itself.
+ */
 const SERVICE_RULE: Rule = `-m connmark --mark ${OUR_CONNMARK} -j ACCEPT`;
 
 function forwardRules({ bridge, dockerBridge }: FirewallOptions): Rule[] {

@@ -17,6 +17,7 @@ import { createNetns, openNetns, removeNetns, withNetns } from "../../ffi/netns.
 import { OperationError } from "../lib/errors.ts";
 import type { Ipv4 } from "../lib/ip.ts";
 import type { NetworkId } from "../service/plan.ts";
+import { leaseSeconds } from "../wire/link_config.ts";
 import type { Link } from "../wire/rtnetlink.ts";
 import { isOurPort } from "./bridge.ts";
 import { applyLinkConfig, type LinkConfig, mergeLinkConfigs, readLinkConfig } from "./link_config.ts";
@@ -149,6 +150,10 @@ class Isolation implements Disposable {
     const wanted = new Set(interfaces);
     for (const name of Object.keys(this.#state.links)) if (!wanted.has(name)) await this.#moveOut(name);
     this.#limitTransit(interfaces);
+    for (const name of interfaces) {
+      this.#warnings.push(...this.#state.links[name]?.warnings ?? []);
+      if (this.#isLeased(name)) this.#warnings.push(leased(name, this.#name));
+    }
     undo.move();
     const link = transitLink(this.#state.id);
     return { namespace: this.#namespace, link, innerLink: link, changed: this.#changed, warnings: this.#warnings };
@@ -189,7 +194,7 @@ class Isolation implements Disposable {
     const inside = this.#findInside(name);
     if (inside !== undefined) {
       if (noted?.settled === true) withNetns(this.#namespace, () => bringUp(inside));
-      else await this.#settle(name, noted ?? { config: NOTHING, up: true, settled: false });
+      else await this.#settle(name, noted ?? FOUND_INSIDE);
       return false;
     }
     const link = this.#here.find(name);
@@ -198,17 +203,15 @@ class Isolation implements Disposable {
       return false;
     }
     const { multipath, ...config } = readLinkConfig(link.index);
-    if (multipath > 0) {
-      this.#warnings.push(
-        `Routes by "${name}" and other interfaces at once are not taken along into network "${this.#name}"`,
-      );
-    }
     // Whoever put it here without us may have given it addresses, or not.
     const lacks = noted !== undefined && (!noted.settled || config.addresses.length === 0);
     const moved = {
       config: lacks ? mergeLinkConfigs(config, noted.config) : config,
       up: noted?.up ?? link.up,
       settled: false,
+      warnings: multipath === 0
+        ? []
+        : [`Routes by "${name}" and other interfaces at once are not taken along into network "${this.#name}"`],
     };
     await this.#note({ [name]: moved });
     {
@@ -234,8 +237,8 @@ class Isolation implements Disposable {
       bringUp(link);
       return applyLinkConfig(link.index, moved.config);
     });
-    if (refused > 0) this.#warnings.push(notGiven(name, refused, why));
-    await this.#note({ [name]: { ...moved, settled: true } });
+    const warnings = refused === 0 ? moved.warnings : [...moved.warnings, notGiven(name, refused, why)];
+    await this.#note({ [name]: { ...moved, settled: true, warnings } });
   }
 
   async #moveOut(name: string): Promise<void> {
@@ -246,7 +249,7 @@ class Isolation implements Disposable {
       const now = withNetns(this.#namespace, () => readLinkConfig(inside.index));
       // As it is now; what it has not got yet in case we were killed.
       config = noted === undefined || noted.settled ? now : mergeLinkConfigs(now, noted.config);
-      await this.#note({ [name]: { up: noted?.up ?? inside.up, config, settled: false } });
+      await this.#note({ [name]: { up: noted?.up ?? inside.up, config, settled: false, warnings: [] } });
       using home = openNetns("/proc/thread-self/ns/net");
       withNetns(this.#namespace, () => moveLink(inside, home));
     }
@@ -307,6 +310,14 @@ class Isolation implements Disposable {
     withNetns(this.#namespace, limit);
   }
 
+  /** Whether a link inside has an address that is there for a time only. */
+  #isLeased(name: string): boolean {
+    const link = this.#findInside(name);
+    if (link === undefined) return false;
+    const { addresses } = withNetns(this.#namespace, () => readLinkConfig(link.index));
+    return addresses.some((address) => leaseSeconds(address) !== undefined);
+  }
+
   /** Links inside but `lo` and the veth. */
   #namesInside(): string[] {
     if (statNetns(this.#namespace) === undefined) return [];
@@ -342,6 +353,8 @@ class Isolation implements Disposable {
 }
 
 const NOTHING: LinkConfig = { addresses: [], routes: [] };
+/** Somebody else has put it there, or what was noted is lost. */
+const FOUND_INSIDE: MovedLink = { config: NOTHING, up: true, settled: false, warnings: [] };
 
 /** In a namespace that nobody else knows yet. */
 function prepareNamespace(): void {
@@ -390,6 +403,10 @@ function bringUp(link: Link): void {
   if (link.up) return;
   using links = new Links();
   links.change({ index: link.index, up: true }, `bring "${link.name}" up`);
+}
+
+function leased(name: string, network: string): string {
+  return `Interface "${name}" has an address by DHCP, which nobody renews in network "${network}": give it a fixed one`;
 }
 
 function notGiven(name: string, refused: number, why: string): string {

@@ -9,6 +9,8 @@ export interface MovedLink {
   readonly up: boolean;
   /** It has its config, in the namespace. Otherwise it may lack parts of it, wherever it is. */
   readonly settled: boolean;
+  /** Sentences on what it lost on the way. */
+  readonly warnings: readonly string[];
 }
 
 export interface NetworkState {
@@ -62,12 +64,7 @@ const FORMAT: StoreFormat<NetworkState> = {
   check: checkState,
   encode: ({ id, links }) => ({
     id,
-    links: Object.entries(links).map(([name, { config, up, settled }]) => ({
-      name,
-      up,
-      settled,
-      ...encodeLinkConfig(config),
-    })),
+    links: Object.entries(links).map(([name, { config, ...rest }]) => ({ name, ...rest, ...encodeLinkConfig(config) })),
   }),
 };
 
@@ -79,9 +76,12 @@ function checkState(data: unknown): NetworkState {
 }
 
 function checkLink(data: unknown): [string, MovedLink] {
-  const { name, up, settled } = (data ?? {}) as { name?: unknown; up?: unknown; settled?: unknown };
+  const { name, up, settled, warnings } = (data ?? {}) as { [key: string]: unknown };
   if (typeof name !== "string" || typeof up !== "boolean" || typeof settled !== "boolean") {
     throw new Error("links: name, up and settled expected");
   }
-  return [name, { up, settled, config: decodeLinkConfig(data) }];
+  if (!Array.isArray(warnings) || !warnings.every((one) => typeof one === "string")) {
+    throw new Error("warnings: texts expected");
+  }
+  return [name, { up, settled, warnings, config: decodeLinkConfig(data) }];
 }

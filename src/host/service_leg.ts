@@ -48,6 +48,13 @@ export function ensureMeshLeg(links: Links, bridge: Link): boolean {
   return changed;
 }
 
+/** Whether it is as `ensureMeshLeg` makes it. */
+export function meshLegIntact(links: Links, bridge: Link): boolean {
+  const [leg, port] = [links.find(MESH_LEG), links.find(PORT)];
+  return leg?.up === true && port?.up === true && port.master === bridge.index && port.mtu === bridge.mtu &&
+    leg.mtu === bridge.mtu;
+}
+
 /** @returns whether it was there */
 export function removeMeshLeg(links: Links): boolean {
   return [MESH_LEG, PORT].map((name) => links.find(name)).some((link) =>

@@ -8,7 +8,7 @@ import { differ, type KernelSettings, pushDown, setAll } from "./kernel_settings
 import { Links, readSysctl } from "./links.ts";
 import type { Netns } from "./netns.ts";
 import { NftGeneration, type NftPlace, readNftTable, runNft } from "./nft.ts";
-import { ensureMeshLeg, MESH_LEG, removeMeshLeg } from "./service_leg.ts";
+import { ensureMeshLeg, MESH_LEG, meshLegIntact, removeMeshLeg } from "./service_leg.ts";
 import { applyRouting, NO_ROUTING, planRouting, presentRouting, type Routing, sameRouting } from "./service_routes.ts";
 import {
   HOST,
@@ -44,6 +44,8 @@ export class ServicePlace implements Disposable {
   /** Of the kernel's rules when `#present` was right; undefined where that is not sure. */
   #sureAt: number | undefined;
   readonly #generation: NftGeneration;
+  /** By the last `apply`, or mended. */
+  #madeLeg = false;
   /** undefined where it is not known, as of an earlier process. */
   #applied: Wanted | undefined;
 
@@ -76,6 +78,7 @@ export class ServicePlace implements Disposable {
 
   /** @returns whether anything was changed */
   async apply(plan: ServicePlan): Promise<boolean> {
+    this.#madeLeg = false;
     const wanted = this.#plan(plan, { make: true });
     if (wanted === undefined) return false;
     const before = this.#applied ?? (this.#present === undefined ? "nothing" : undefined);
@@ -89,13 +92,15 @@ export class ServicePlace implements Disposable {
       throw error;
     }
     this.#applied = wanted;
-    return changed;
+    return changed || this.#madeLeg;
   }
 
   async isIntact(plan: ServicePlan): Promise<boolean> {
     if (this.#sureAt === undefined || this.#generation.read() !== this.#sureAt) await this.#read();
     const wanted = this.#plan(plan);
     if (wanted === undefined) return true;
+    const bridge = this.#bridge === undefined ? undefined : this.#links.find(this.#bridge);
+    if (bridge !== undefined && !meshLegIntact(this.#links, bridge)) return false;
     return planScript(this.#present, wanted.rules) === "" && !this.#run(() => differ(wanted.settings)) &&
       sameRouting(presentRouting(this.#links), wanted.routing);
   }
@@ -188,7 +193,7 @@ export class ServicePlace implements Disposable {
   #meshLeg(make: boolean): Link | undefined {
     const bridge = this.#bridge === undefined ? undefined : this.#links.find(this.#bridge);
     if (bridge === undefined) return undefined;
-    if (make) ensureMeshLeg(this.#links, bridge);
+    if (make) this.#madeLeg = ensureMeshLeg(this.#links, bridge);
     return this.#links.find(MESH_LEG);
   }
 

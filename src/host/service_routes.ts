@@ -23,7 +23,7 @@ import type { AnsweredAddress, NetworkId, ServicePlan } from "../service/plan.ts
 import type { Link, LinkAddress, PolicyRule, Route } from "../wire/rtnetlink.ts";
 import { isServiceAddress, type Links, SERVICE_LABEL_SUFFIX } from "./links.ts";
 import { ROUTE_MASK, routeMark } from "./service_marks.ts";
-import { HOST, MESH } from "./service_rules.ts";
+import { HOST, MESH, NOWHERE } from "./service_rules.ts";
 
 const ERROR_PRIORITY = 6782;
 const ANSWERED_PRIORITY = 6783;
@@ -105,7 +105,7 @@ export function planRouting(plan: ServicePlan, facts: RoutingFacts): Routing {
     rules.push({ priority: LOCAL_PRIORITY, table: LOCAL_TABLE, inputInterface: "lo", mark: UNMARKED });
     routes.push(...virtual.map((route) => ({ ...route, table: LOCAL_TABLE })));
   }
-  for (const id of [HOST, ...networks.map(([id]) => id)]) {
+  for (const id of [HOST, ...networks.map(([id]) => id), NOWHERE]) {
     const mark = { value: routeMark(id), mask: ROUTE_MASK };
     rules.push({
       priority: ERROR_PRIORITY,

@@ -43,6 +43,8 @@ export const SERVICE_TABLE = "weave-services";
 /** As in the plan, whose types alone are to be known here. */
 export const MESH: typeof WEAVE_NETWORK = 1;
 export const HOST: typeof HOST_NETWORK = 2;
+/** In a packet's mark: of no network. Greater than any. */
+export const NOWHERE = 127;
 
 /** What rules depend on besides the plan. */
 export interface RuleFacts {
@@ -145,11 +147,11 @@ class Renderer {
   #onBridge(): string[] {
     const { bridge, meshLeg } = this.facts;
     if (bridge === undefined || meshLeg === undefined) return [];
-    const from = `iifname ${quoted(bridge)}`;
+    const onBridge = `iifname ${quoted(bridge)} notrack`;
     return [
       // With the mark that it had when it left.
-      `${from} meta mark & ${hex(ROUTE_MASK)} == ${hex(routeMark(MESH))} notrack`,
-      `${from} ether daddr ${formatMac(meshLeg.mac)} notrack`,
+      `meta mark & ${hex(ROUTE_MASK)} == ${hex(routeMark(MESH))} ${onBridge}`,
+      `ether daddr ${formatMac(meshLeg.mac)} ${onBridge}`,
     ];
   }
 
@@ -382,8 +384,14 @@ class Renderer {
         `${IS_REFUSED} goto refusal_to_client`,
       ];
     const reject = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
-    this.#chain("refusal_to_client", undefined, [ROUTE_TO_CLIENT, ...reject]);
-    this.#chain("refusal", undefined, ["ct direction original goto refusal_to_client", ROUTE_TO_BACKEND, ...reject]);
+    // An ICMP error has the mark of what it is about, and is routed again only where that becomes another.
+    const rejectOurs = [reject[0]!, `meta mark set ${hex(routeMark(NOWHERE))}`, reject[1]!];
+    this.#chain("refusal_to_client", undefined, [ROUTE_TO_CLIENT, ...rejectOurs]);
+    this.#chain("refusal", undefined, [
+      "ct direction original goto refusal_to_client",
+      ROUTE_TO_BACKEND,
+      ...rejectOurs,
+    ]);
     if (revoked.length > 0) {
       // Before translation: where br_netfilter is on, the kernel does not translate resets to who is on a bridge.
       const rules = ["ct state related accept", `meta l4proto tcp ${isRevoked} goto refusal`];

@@ -121,8 +121,8 @@ Deno.test("renderRules() drops what is not ours only where nothing was forwarded
 Deno.test("renderRules() does not track on the bridge what comes from the other link, or goes to it", () => {
   const { rules } = render({}, { meshLeg: { name: "weave-svc", mac: 0x02000000000a as Mac } }).chains.get("tracking")!;
   assert.deepEqual(rules.slice(-2), [
-    'iifname "weave" meta mark & 0xff000000 == 0x01000000 notrack',
-    'iifname "weave" ether daddr 02:00:00:00:00:0a notrack',
+    'meta mark & 0xff000000 == 0x01000000 iifname "weave" notrack',
+    'ether daddr 02:00:00:00:00:0a iifname "weave" notrack',
   ]);
 });
 

@@ -337,6 +337,52 @@ Deno.test("takeOver() takes the ranges of a peer by nickname or name, and counts
   }
 });
 
+Deno.test("keep() holds what is wanted in our ranges, and lets go of what is not", () => {
+  const [a] = agreed();
+  keep(a, { "service:web": "10.32.0.7/24", "service:far": "10.32.0.200/24" });
+  assert.deepEqual(a.lookup("service:web"), ["10.32.0.7/24"]);
+  assert.deepEqual(a.lookup("service:far"), [], "its range is another's");
+  for (let i = 0; i < 20; i++) assert.notEqual(a.allocate(`c${i}`), "10.32.0.7/24");
+  a.allocate("service:web");
+  keep(a, { "service:web": "10.32.0.7/24" });
+  assert.deepEqual(a.lookup("service:web"), ["10.32.0.7/24"]);
+  keep(a, {});
+  assert.deepEqual(a.lookup("service:web"), []);
+  assert.equal(a.lookup("c0").length, 1, "others are left alone");
+});
+
+Deno.test("keep() leaves an address with whoever has it", () => {
+  const [a] = agreed();
+  const taken = a.allocate("c1")!;
+  keep(a, { "service:web": taken });
+  assert.deepEqual(a.lookup("service:web"), []);
+  assert.deepEqual(a.lookup("c1"), [taken]);
+});
+
+Deno.test("takeOver() holds what is kept before anything of it is given out", () => {
+  const [a, b] = agreed();
+  exchange(a, b);
+  disconnect(a, b);
+  keep(a, { "service:web": "10.32.0.128/24", "service:db": "10.32.0.130/24" });
+  for (let i = 0; i < 127; i++) a.allocate(`c${i}`);
+  const waiting = a.startAllocate("c127");
+  a.operate((now) => a.allocator.takeOver("beta", now));
+  assert.deepEqual(a.lookup("service:web"), ["10.32.0.128/24"]);
+  assert.deepEqual(a.lookup("service:db"), ["10.32.0.130/24"]);
+  assert.equal(a.address(waiting), "10.32.0.129/24");
+});
+
+Deno.test("keep() lets go of addresses whose ranges go to another, who holds them", () => {
+  const [a, b] = agreed();
+  exchange(a, b);
+  const wanted = { "service:web": "10.32.0.7/24" };
+  keep(a, wanted);
+  keep(b, wanted);
+  a.operate((now) => a.allocator.leave(now));
+  exchange(a, b);
+  assert.deepEqual(b.lookup("service:web"), ["10.32.0.7/24"]);
+});
+
 Deno.test("leave() gives all to somebody who is there, cancels what waits, and serves no more", () => {
   const [a, b] = agreed();
   a.allocate("c1");
@@ -659,6 +705,13 @@ class Node {
     const { entries } = this.allocator.snapshot().stored;
     return entries.map(({ token, peer }) => [formatCidr({ address: token, prefixLength: 0 }).slice(0, -2), peer]);
   }
+}
+
+/** @param wanted addresses by id */
+function keep(node: Node, wanted: Readonly<Record<string, string>>): void {
+  const claimants = Object.entries(wanted).map(([id, cidr]) => ({ id, cidr: parseCidr(cidr)!, isContainer: false }));
+  node.allocator.keep(claimants, (id) => id.startsWith("service:"), node.now);
+  node.take();
 }
 
 function two(): [Node, Node] {

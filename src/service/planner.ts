@@ -6,7 +6,7 @@
  *                                           └─▶ relay addresses of others                          └─▶ else its virtual address
  *     mesh ─▶ our relay address ───────────────▶ our backends
  */
-import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
+import { type Cidr, cidrContains, type Endpoint, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
 import { formatMac, type PeerName } from "../lib/mac.ts";
 import { type PortRange, portsOverlap } from "../lib/ports.ts";
 import { type Candidate, electHolder, exportCandidates, importCandidates, sharesOf } from "./election.ts";
@@ -27,8 +27,10 @@ import {
   type Backend,
   type BackendHealth,
   type ExportRecord,
+  type ExportSpec,
   type ExportStatus,
   type ImportRecord,
+  type ImportSpec,
   keyOf,
   type Known,
   type RecordKey,
@@ -49,12 +51,16 @@ export interface PlannerView {
   readonly networks: readonly NetworkPlan[];
   /** Our addresses in the mesh, one for each subnet; the first that fits is taken. */
   readonly gateways: readonly GatewaySubnet[];
-  /** What a backend's or container's name is, by what was looked up last. */
-  resolve(host: Ipv4 | string, network: string): readonly Ipv4[];
+  /** Where a backend of ours is, by what was looked up last. */
+  addresses(spec: ImportSpec, backend: Backend): readonly Ipv4[];
+  /** Addresses of a container by its name in DNS. */
+  containerAddresses(name: string): readonly Ipv4[];
   /** Of one address of a backend of ours. */
   health(name: string, backend: Backend, address: Ipv4): BackendHealth;
   /** The host's own addresses in a network. */
   ownAddresses(network: string): readonly Ipv4[];
+  /** Those of them at which names of exports are asked for. */
+  siteAddresses(network: string): readonly Ipv4[];
   /** The same for the same backend, now and later. */
   idOf(service: string, network: NetworkId, address: Ipv4): BackendId;
   /** All that a service's backends were since anybody remembers: some may have flows yet. */
@@ -75,8 +81,8 @@ export interface Planned {
   readonly revoked: ReadonlySet<BackendId>;
   /** What is in the way, by name of the service; a plain line each. */
   readonly warnings: ReadonlyMap<string, readonly string[]>;
-  /** Exports whose name is to be answered on their network: addresses by name, by network. */
-  readonly siteNames: readonly SiteName[];
+  /** Where names of exports are asked for on their networks. */
+  readonly siteViews: readonly SiteView[];
 }
 
 export interface ServiceName {
@@ -86,12 +92,25 @@ export interface ServiceName {
   readonly data: Ipv4 | string;
 }
 
-/** `--dns` */
-export interface SiteName {
-  readonly network: string;
-  readonly name: string;
-  readonly addresses: readonly Ipv4[];
+/** `--dns`: an address of a network that is asked for names, and what it answers. */
+export interface SiteView {
+  readonly network: NetworkId;
+  readonly address: Ipv4;
+  /** Where on loopback listeners of the plan lead the questions. */
+  readonly server: Endpoint;
+  /** Of exports that lead somewhere: addresses by name. */
+  readonly names: ReadonlyMap<string, readonly Ipv4[]>;
 }
+
+/** What a server for names has as a service's name in numbers of backends. No service has such a name. */
+const SITE_DNS = "weave:dns";
+const DNS_PORT = 53;
+/** Where nobody else listens: a port that takes root, at addresses of loopback that have no other use. */
+const SITE_DNS_PORT = 534;
+const siteDnsAddress = (network: NetworkId, number: number): Ipv4 =>
+  (127 << 24 | 53 << 16 | network << 8 | number) >>> 0;
+/** Addresses of a network at which names are answered. */
+const MAX_SITE_VIEWS = 16;
 
 export function planServices(view: PlannerView): Planned {
   return new Planner(view).run();
@@ -112,7 +131,9 @@ class Planner {
   /** Gateways that something depends on. */
   readonly #used = new Set<GatewaySubnet>();
   readonly #names: ServiceName[] = [];
-  readonly #siteNames: SiteName[] = [];
+  /** By network. */
+  readonly #siteExports = new Map<NetworkId, SiteExport[]>();
+  readonly #siteViews: SiteView[] = [];
   readonly #importHolding = new Map<RecordKey, ImportRecord["status"]["holding"]>();
   readonly #exportStatus = new Map<RecordKey, ExportStatus>();
   readonly #revoked = new Set<BackendId>();
@@ -134,6 +155,7 @@ class Planner {
     for (const record of own) {
       if (record.kind === "import" && record.spec.state === "revoked") this.#revokeFormer(record.spec.name);
     }
+    for (const [network, exports] of this.#siteExports) this.#planSiteNames(network, exports);
     return {
       plan: {
         networks: this.#v.networks,
@@ -148,7 +170,7 @@ class Planner {
       exportStatus: this.#exportStatus,
       revoked: this.#revoked,
       warnings: this.#warnings,
-      siteNames: this.#siteNames,
+      siteViews: this.#siteViews,
     };
   }
 
@@ -210,7 +232,7 @@ class Planner {
 
   #revoke(name: string, { spec }: ImportRecord): void {
     for (const backend of spec.backends) {
-      for (const address of this.#v.resolve(backend.host, backend.network)) {
+      for (const address of this.#v.addresses(spec, backend)) {
         const id = this.#backend(name, backend.network, address);
         if (id === undefined) continue;
         this.#backends.set(id, { ...this.#backends.get(id)!, revoked: true });
@@ -252,10 +274,61 @@ class Planner {
     }
     const holding = this.#exportHolding(record, network, ready);
     this.#exportStatus.set(keyOf(record), { ready, holding });
-    if (spec.dns && ready) {
-      const addresses = address === "own" ? this.#v.ownAddresses(spec.network) : [address];
-      this.#siteNames.push({ network: spec.network, name: spec.name, addresses });
+    if (!spec.dns) return;
+    const beside = this.#siteExports.get(network) ?? [];
+    this.#siteExports.set(network, [...beside, { spec, ready }]);
+  }
+
+  /** All of a network's names are answered at each of the addresses; one that is exported at every address, with the one that was asked. */
+  #planSiteNames(network: NetworkId, exports: readonly SiteExport[]): void {
+    const asked = new Map<Ipv4, SiteExport[]>();
+    for (const one of exports) {
+      const { network, listen } = one.spec;
+      const own = listen.address === "own" ? this.#v.siteAddresses(network) : [listen.address];
+      for (const address of own) asked.set(address, [...asked.get(address) ?? [], one]);
     }
+    const addresses = [...asked.keys()].sort((a, b) => a - b);
+    for (const [i, address] of addresses.slice(0, MAX_SITE_VIEWS).entries()) {
+      const names = new Map<string, readonly Ipv4[]>();
+      for (const { spec, ready } of exports) {
+        if (!ready) continue;
+        const { name, listen } = spec;
+        const own = listen.address === "own" ? this.#v.siteAddresses(spec.network) : [listen.address];
+        names.set(name, [...new Set([...names.get(name) ?? [], ...own.includes(address) ? [address] : own])]);
+      }
+      const server = { address: siteDnsAddress(network, i + 1), port: SITE_DNS_PORT };
+      const here = asked.get(address)!;
+      const allow = here.some(({ spec }) => spec.allow === undefined)
+        ? undefined
+        : here.flatMap(({ spec }) => spec.allow!);
+      if (this.#listenForNames(here[0]!.spec.name, { network, address, server, allow })) {
+        this.#siteViews.push({ network, address, server, names });
+      }
+    }
+  }
+
+  /** @returns whether that port was free */
+  #listenForNames(
+    name: string,
+    { network, address, server, allow }: Pick<SiteView, "network" | "address" | "server"> & Pick<ListenerPlan, "allow">,
+  ): boolean {
+    const there = [`${network} ${address}`, `${network} own`].flatMap((key) => this.#listenersAt.get(key) ?? []);
+    const taken = there.find(({ firstPort, lastPort }) => firstPort <= DNS_PORT && DNS_PORT <= lastPort);
+    if (taken !== undefined) {
+      this.#warn(
+        name,
+        `Its name is not answered at ${formatIpv4(address)}: port 53 is taken there by ${taken.service}`,
+      );
+      return false;
+    }
+    const id = this.#v.idOf(SITE_DNS, HOST_NETWORK, server.address);
+    this.#backends.set(id, { id, service: SITE_DNS, network: HOST_NETWORK, address: server.address });
+    const targets = [{ backend: id, firstPort: server.port, weight: 1 }];
+    for (const protocol of ["udp", "tcp"] as const) {
+      const ports = { protocol, first: DNS_PORT, last: DNS_PORT };
+      this.#listen({ service: SITE_DNS, network, address, ports, allow, targets });
+    }
+    return true;
   }
 
   #exportHolding({ spec }: ExportRecord, network: NetworkId, ready: boolean): ExportStatus["holding"] {
@@ -282,7 +355,7 @@ class Planner {
     const { ports } = spec.listen;
     const firstPort = spec.port ?? ports.first;
     const targets: TargetPlan[] = [];
-    const addresses = this.#v.resolve(spec.name, "weave");
+    const addresses = this.#v.containerAddresses(spec.name);
     for (const address of addresses) {
       if (this.#gatewayFor(address) === undefined) {
         const advice = "let this host have one: weave expose";
@@ -363,7 +436,7 @@ class Planner {
       const { record } = imports.find(({ owner }) => owner === share.owner)!;
       if (share.owner === this.#v.ourName) {
         for (const { index, weight } of share.backends) {
-          found.push(...this.#ownTargets(name, record.spec.backends[index]!, ports, weight));
+          found.push(...this.#ownTargets(record.spec, record.spec.backends[index]!, ports, weight));
         }
         continue;
       }
@@ -378,14 +451,14 @@ class Planner {
     return merged(found);
   }
 
-  #ownTargets(name: string, backend: Backend, ports: PortRange, weight: number): TargetPlan[] {
-    const addresses = this.#v.resolve(backend.host, backend.network);
+  #ownTargets(spec: ImportSpec, backend: Backend, ports: PortRange, weight: number): TargetPlan[] {
+    const addresses = this.#v.addresses(spec, backend);
     const by = (wanted: BackendHealth) =>
-      addresses.filter((address) => this.#v.health(name, backend, address) === wanted);
+      addresses.filter((address) => this.#v.health(spec.name, backend, address) === wanted);
     const up = by("up");
     const chosen = up.length > 0 ? up : by("unknown");
     return chosen.flatMap((address) => {
-      const id = this.#backend(name, backend.network, address);
+      const id = this.#backend(spec.name, backend.network, address);
       if (id === undefined) return [];
       return [{ backend: id, firstPort: backend.firstPort + ports.first - backend.serves.first, weight }];
     });
@@ -447,6 +520,11 @@ class Planner {
     const lines = this.#warnings.get(service) ?? [];
     if (!lines.includes(line)) this.#warnings.set(service, [...lines, line]);
   }
+}
+
+interface SiteExport {
+  readonly spec: ExportSpec;
+  readonly ready: boolean;
 }
 
 /** Ports of a listener, and where they lead. */

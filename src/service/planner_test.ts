@@ -190,7 +190,8 @@ function view(
         .map((record) => known(US, record)),
     networks: [PLANT],
     gateways,
-    resolve: (host) => typeof host === "number" ? [host] : names[host] ?? [],
+    addresses: (_spec, { host }) => typeof host === "number" ? [host] : names[host] ?? [],
+    containerAddresses: (name) => names[name] ?? [],
     health: (_name, { host }) => {
       const backends = ourImports.flatMap(({ record }) =>
         record.spec.backends.map((one, i) => [one, record, i] as const)

@@ -11,7 +11,10 @@ import { RTM } from "./rtnetlink.ts";
 const AF = { inet: 2, inet6: 10 } as const;
 const ADDRESS = { octets: 8, family: 0, flags: 2, scope: 3, link: 4 } as const;
 const ROUTE = { octets: 12, family: 0, table: 4, protocol: 5, type: 7, flags: 8 } as const;
-const IFA = { flags: 8 } as const;
+const IFA = { cacheInfo: 6, flags: 8 } as const;
+/** struct ifa_cacheinfo: preferred and valid for so many seconds, and when it was made and changed; u32 each. */
+const VALID = 4;
+const FOREVER = 0xffff_ffff;
 const RTA = { outInterface: 4, multipath: 9, cacheInfo: 12, table: 15, nexthop: 30 } as const;
 
 const PERMANENT = 0x80;
@@ -86,6 +89,13 @@ export function encodeAddSetting(kind: "address" | "route", setting: Setting, li
   const body = Uint8Array.from(setting);
   new DataView(body.buffer).setUint32(ADDRESS.link, link, true);
   return encodeMessage({ type, flags, body });
+}
+
+/** For how many seconds an IPv4 address is there yet, unless somebody renews it; undefined: for ever. */
+export function leaseSeconds(address: Setting): number | undefined {
+  if (address[ADDRESS.family] !== AF.inet) return undefined;
+  const valid = u32Of(decodeAttributes(address.subarray(ADDRESS.octets)).get(IFA.cacheInfo)?.subarray(VALID));
+  return valid === FOREVER ? undefined : valid;
 }
 
 /** Whether a route has a gateway on the link: those without are to be there before. */

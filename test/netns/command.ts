@@ -104,6 +104,8 @@ export class RunningCommand implements Disposable, AsyncDisposable {
     if (this.#ended) return;
     const children = this.command[0] === "nsenter" ? childrenOf(this.pid) : [];
     for (const pid of children.length > 0 ? children : [this.pid]) kill(pid, signal);
+    // It stops when its child does, and would never reap that: the namespace could not end.
+    if (children.length > 0 && signal === "SIGCONT") kill(this.pid, signal);
   }
 
   async #collect(input: string | undefined): Promise<CommandResult> {

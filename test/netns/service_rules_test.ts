@@ -690,6 +690,13 @@ inOwnNamespace(import.meta.url, () => {
     assert.equal(await lab.apply(plan), false);
     await sh("ip link delete eth7");
     assert.equal(await lab.apply(plan), true);
+    for (const change of ["set vethwe-svc nomaster", "set weave mtu 1400", "delete weave-svc", "set weave-svc down"]) {
+      assert.equal(await lab.kernel!.isIntact(), true, change);
+      await sh(`ip link ${change}`);
+      assert.equal(await lab.kernel!.isIntact(), false, change);
+      await lab.apply(plan);
+    }
+    assert.equal(await lab.kernel!.isIntact(), true);
     assert.equal(await outside.ask("tcp", "192.168.1.2", 80), "server 10.32.0.254");
   });
 
@@ -902,6 +909,8 @@ class Lab implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const child of this.children) child.kill("SIGKILL");
     await Promise.all(this.children.map((child) => child.status));
+    // Servers leave children behind that hold their connections.
+    for (const name of this.#names) await sh(`ip netns pids ${name} | xargs -r kill -9`);
     await this.kernel?.reset();
     this.kernel?.[Symbol.dispose]();
     // Links into a namespace go away with it, but some time later.

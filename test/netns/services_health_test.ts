@@ -326,6 +326,7 @@ testAsRoot("a UDP service is watched by a payload", async () => {
   server.signal("SIGSTOP");
   await delay(FAILOVER_MS);
   for (let i = 0; i < 5; i++) assert.equal(await ask(all.container, address, PORT, "udp"), "y");
+  server.signal("SIGCONT");
 });
 
 /** All processes of a host, and its links: the machine is without power. */
