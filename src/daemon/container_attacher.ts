@@ -29,6 +29,8 @@ const ATTACH_MS = 45_000;
 const FIRST_RETRY_MS = 2_000;
 const LAST_RETRY_MS = 60_000;
 const INSPECTED_AT_ONCE = 16;
+/** Of what a container says. */
+const MAX_SHOWN = 100;
 
 /** What a failure to attach leads to. */
 type OnFailure = "kill" | "retry";
@@ -204,7 +206,9 @@ export function readAddresses(words: readonly string[]): AddressToken[] {
     const token = parseAddressToken(word);
     if (token !== undefined) return token;
     throw new OperationError(
-      `Cannot use "${word}" in WEAVE_CIDR: none, or addresses such as 10.0.0.1/24, net:10.0.0.0/24 or net:default expected`,
+      `Cannot use "${
+        word.slice(0, MAX_SHOWN)
+      }" in WEAVE_CIDR: none, or addresses such as 10.0.0.1/24, net:10.0.0.0/24 or net:default expected`,
     );
   });
 }
