@@ -80,6 +80,21 @@ for (const architecture of ARCHITECTURES) {
   });
 }
 
+Deno.test("compileHelper() says what it lacks, and leaves nothing of another machine", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "weave-helper-" });
+  const path = Deno.env.get("PATH")!;
+  try {
+    await Deno.writeTextFile(join(folder, "w"), "old");
+    Deno.env.set("PATH", folder);
+    const why = await compileHelper(ARCHITECTURES[1]!, join(PROJECT, HELPER.source), join(folder, "w"));
+    assert.match(why!, /^no aarch64-linux-gnu-gcc( or gcc or cc)? here$/);
+    assert.equal(isThere(join(folder, "w")), false);
+  } finally {
+    Deno.env.set("PATH", path);
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 class World implements AsyncDisposable {
   private constructor(readonly folder: string, readonly helper: string, readonly emulator: readonly string[]) {}
 

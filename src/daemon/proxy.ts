@@ -7,7 +7,7 @@
 import type { TlsServer } from "../../ffi/tls.ts";
 import type { ApiAnswer, Route } from "../api/types.ts";
 import { listen } from "../api/listen.ts";
-import { PROXY_SOCKET, type ProxyEndpoint, type ProxyOptions } from "../config/proxy_options.ts";
+import { PROXY_SOCKET, type ProxyOptions } from "../config/proxy_options.ts";
 import { SOCKET } from "../host/docker.ts";
 import { connect } from "../host/docker_events.ts";
 import { type Helper, installHelper } from "../host/helper.ts";
@@ -211,26 +211,4 @@ async function likeEngineSocket(path: string): Promise<void> {
 
 function delay(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/**
- * Whoever starts the router may have been told by `weave env` to talk to Docker through it: the router itself must not. Changes this
- * process's environment.
- */
-export function avoidOwnProxy(listening: readonly ProxyEndpoint[]): void {
-  const told = Deno.env.get("DOCKER_HOST");
-  if (!told || !isOwn(told, listening)) return;
-  const before = Deno.env.get("ORIG_DOCKER_HOST");
-  if (before && !isOwn(before, listening)) Deno.env.set("DOCKER_HOST", before);
-  else Deno.env.delete("DOCKER_HOST");
-}
-
-function isOwn(host: string, listening: readonly ProxyEndpoint[]): boolean {
-  if (host === `unix://${PROXY_SOCKET}`) return true;
-  const [, name, port] = /^tcp:\/\/([^:/]*):(\d+)/.exec(host) ?? [];
-  return listening.some(({ text, address }) => {
-    if (text === host) return true;
-    const local = [Deno.env.get("PROXY_HOST"), "127.0.0.1", "localhost", "0.0.0.0", ""];
-    return address.transport === "tcp" && String(address.port) === port && local.includes(name);
-  });
 }

@@ -7,7 +7,7 @@ import { installHelper } from "../host/helper.ts";
 import { RUN_LABEL } from "../proxy/container.ts";
 import { formatAddressToken } from "./address_book.ts";
 import { attach, type AttachOptions, type AttachResult } from "./attach.ts";
-import { avoidOwnProxy } from "./proxy.ts";
+import { avoidOwnProxy } from "./own_proxy.ts";
 import { ps } from "./ps.ts";
 import { refuseNetworkMode } from "./target.ts";
 import { whileHolding } from "./holding.ts";
