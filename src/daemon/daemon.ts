@@ -41,6 +41,7 @@ import { DockerPlugin } from "./plugin.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
 import { avoidOwnProxy } from "./own_proxy.ts";
 import { DockerProxy } from "./proxy.ts";
+import { startMissed } from "./missed_starts.ts";
 import { makeReport } from "./report.ts";
 import { Targets } from "./targets.ts";
 import { wasRunning } from "./targets_file.ts";
@@ -136,6 +137,7 @@ class Router implements RouterControl, AsyncDisposable {
     plugin?.listen();
     await plugin?.settle();
     this.#ready = true;
+    if (plugin !== undefined) void startMissed(this.#parts.log);
   }
 
   #listenToSignals(): void {
@@ -366,6 +368,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
         dns?.handleContainersRunning(ids);
         attaching.handleContainersRunning(ids);
         plugin?.handleContainersRunning(ids);
+        if (plugin?.serving === true) void startMissed(log);
       },
       present(ids) {
         ipam?.handleContainersPresent(ids);

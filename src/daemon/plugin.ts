@@ -128,6 +128,10 @@ export class DockerPlugin {
     if (meshDriver !== undefined) this.#serve(meshDriver, { scope: "local", ipam: true, multicast: false });
   }
 
+  get serving(): boolean {
+    return this.#servers.length > 0 && !this.#stopped;
+  }
+
   /** Resolves when the default network is there, or when that takes too long: it comes later then. */
   async settle(): Promise<void> {
     if (!dockerIsThere()) return;

@@ -112,6 +112,29 @@ testAsRoot("containers keep addresses and names when Docker restarts, however it
   assert.equal(await routerPid(host1), pid, "the router does not mind");
 });
 
+testAsRoot("what Docker could not start while no router was there is started when one is", async () => {
+  await using lab = new Lab({ env: await dockerEnvironment() });
+  const host = await lab.host("host1");
+  await using engine = await DockerEngine.start(host);
+  await host.weave("launch", ...RANGE);
+  const policies = { always: "always", stopped: "unless-stopped", mortal: "no" };
+  for (const [name, policy] of Object.entries(policies)) {
+    const options = ["-d", "--net=weave", "--restart", policy, "--name", name];
+    await engine.docker("run", ...options, IMAGE, "sleep", "10000");
+  }
+  await engine.docker("stop", "-t", "0", "stopped");
+  await host.weave("stop");
+  await engine.stop("SIGTERM");
+  await engine.startAgain(90_000);
+  const state = (name: string) => engine.docker("inspect", "-f", "{{.State.Status}} {{.State.Error}}", name);
+  assert.equal(await state("always"), 'exited plugin "weavemesh" not found');
+  await host.weave("launch", ...RANGE);
+  await waitFor("its start", async () => await state("always") === "running", 20_000, [host]);
+  const address = addressIn(await host.weave("ps", "always"));
+  await waitFor("its name", async () => await host.weave("dns-lookup", "always") === address, 10_000, [host]);
+  for (const name of ["stopped", "mortal"]) assert.match(await state(name), /^exited/, name);
+});
+
 function addressIn(line: string): string {
   return / ([\d.]+)\/\d+$/.exec(line)?.[1] ?? assert.fail(`no address in "${line}"`);
 }
