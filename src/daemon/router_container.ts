@@ -65,8 +65,10 @@ export async function stopRouterContainer({ name }: RouterContainer): Promise<vo
   await dockerCommand(["stop", "-t", "10", name]);
 }
 
-/** With its image. */
-export async function removeRouterContainer({ name }: RouterContainer): Promise<void> {
+/** With its image. It is given time to take its sockets away. */
+export async function removeRouterContainer(container: RouterContainer): Promise<void> {
+  const { name } = container;
+  if (container.state === "running") await stopRouterContainer(container);
   await dockerCommand(["rm", "-f", "-v", name]);
   await removeImage();
 }

@@ -7,6 +7,8 @@ import { waitFor } from "../netns/wait.ts";
 import { testAsRoot } from "../skip.ts";
 import { DockerEngine, dockerEnvironment, IMAGE } from "./engine.ts";
 
+const LONG = Deno.env.get("WEAVE_SOAK_SECONDS") !== undefined;
+
 testAsRoot("weave launch --container runs the router under Docker, which starts it again", async () => {
   await using lab = new Lab({ env: await dockerEnvironment() });
   const [host1, host2] = [await lab.host("host1"), await lab.host("host2")];
@@ -87,7 +89,7 @@ testAsRoot("a router in a container comes back with Docker, also with a Docker t
   await lab.link(host1, host2);
   await using engine = await DockerEngine.start(host1);
   await host2.weave("launch");
-  const id = await host1.weave("launch", "--container", host2.address());
+  const id = await host1.weave("launch", "--container", "--plugin=false", host2.address());
   await waitEstablished(host1, [host2]);
   await host1.weave("connect", "192.0.2.77");
   // The machine goes down: everything ends, and what lies in /run is lost.
@@ -140,7 +142,8 @@ testAsRoot("a router in a container serves Docker as any other does", async () =
     },
   ];
   const addresses = new Map<string, string>();
-  for (const [i, end] of ends.entries()) {
+  // Docker waits long for a driver that it has yet to start.
+  for (const [i, end] of ends.slice(0, LONG ? 3 : 2).entries()) {
     await end();
     for (const name of ["p1", "n1"]) {
       await waitFor(
@@ -162,7 +165,8 @@ testAsRoot("a router in a container serves Docker as any other does", async () =
     );
   }
   await host1.weave("reset");
-  assert.equal(await host1.sh("ls -d /run/weave /var/lib/weave/* 2>/dev/null || true"), "");
+  const left = "/run/weave /var/lib/weave/* /run/docker/plugins/weave*";
+  assert.equal(await host1.sh(`ls -d ${left} 2>/dev/null || true`), "");
 });
 
 testAsRoot("weave launch --container says what is in its way", async () => {
