@@ -53,6 +53,7 @@ export class DockerProxy {
   readonly #connections = new Set<ProxyConnection>();
   /** Links to the socket. */
   readonly #links: string[] = [];
+  #hasSocket = false;
   /** Of TCP listeners. */
   #tls: TlsServer | undefined;
   /** Connections that are not yet known to be from somebody. */
@@ -95,6 +96,7 @@ export class DockerProxy {
     await Deno.mkdir(FOLDER, { recursive: true });
     await Deno.chmod(FOLDER, FOLDER_MODE);
     void this.#accept(listen({ transport: "unix", path: PROXY_SOCKET }, PURPOSE).listener);
+    this.#hasSocket = true;
     await likeEngineSocket(PROXY_SOCKET);
     for (const path of paths) if (path !== PROXY_SOCKET) await this.#link(path);
   }
@@ -112,6 +114,8 @@ export class DockerProxy {
 
   handleContainersRunning(ids: ReadonlySet<string>): void {
     void this.#attacher.handleRunning(ids);
+    // The engine may have come after us.
+    if (this.#hasSocket) void likeEngineSocket(PROXY_SOCKET);
   }
 
   handleContainerStarted(id: string): void {
@@ -205,8 +209,12 @@ const FOLDER = PROXY_SOCKET.slice(0, PROXY_SOCKET.lastIndexOf("/"));
 async function likeEngineSocket(path: string): Promise<void> {
   const engine = /^unix:\/\/(.*)$/.exec(Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`)?.[1];
   const like = engine === undefined ? undefined : await Deno.stat(engine).catch(() => undefined);
-  if (like !== undefined) await Deno.chown(path, like.uid, like.gid);
-  await Deno.chmod(path, like?.mode == null ? SOCKET_MODE : like.mode & 0o777);
+  try {
+    if (like !== undefined) await Deno.chown(path, like.uid, like.gid);
+    await Deno.chmod(path, like?.mode == null ? SOCKET_MODE : like.mode & 0o777);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error; // the router ends
+  }
 }
 
 function delay(ms: number): Promise<void> {
