@@ -26,7 +26,7 @@ const WORKERS = ["src/daemon/packet_thread.ts"];
 const SOURCES = ["main.ts", "src", "ffi"];
 
 /** The program that waits in containers, from this source to that file of the executable. */
-const HELPER = { source: "helper/w.c", output: "helper/w" };
+export const HELPER = { source: "helper/w.c", output: "helper/w" };
 
 /** Without any library, and the same wherever the same compiler makes it. */
 const HELPER_FLAGS = [
@@ -140,7 +140,7 @@ async function copyProgram(from: string, to: string): Promise<void> {
 }
 
 /** Why there is no helper in the end; undefined: there is one. */
-async function compileHelper(
+export async function compileHelper(
   architecture: Architecture,
   source: string,
   output: string,

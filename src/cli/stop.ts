@@ -2,6 +2,8 @@
 import { basename, resolve } from "node:path";
 import { type Given, readOption } from "../config/option.ts";
 import { DB_PREFIX, ROUTER } from "../config/options.ts";
+import { parseProxyEndpoint } from "../config/proxy_options.ts";
+import { isOwnProxy } from "../daemon/own_proxy.ts";
 import { findRunning, lastRecord, LOG_FILE, removeMarker, type Running, stopRouter } from "../daemon/process.ts";
 import type { RouterContainer } from "../daemon/router_container.ts";
 import type { Input } from "./command.ts";
@@ -14,6 +16,7 @@ export async function stop({ words, given, terminal }: Input<typeof STOP_OPTIONS
   const running = await findRunning();
   const container = await liveContainer(running);
   await removeDockerNetwork(running, terminal);
+  if (running !== undefined) warnOfProxy(running, terminal);
   if (container !== undefined) {
     if (running !== undefined) await sayFarewell(given, terminal);
     await (await import("../daemon/router_container.ts")).stopRouterContainer(container);
@@ -29,6 +32,15 @@ export async function stop({ words, given, terminal }: Input<typeof STOP_OPTIONS
   }
   await removeMarker(prefix);
   return 0;
+}
+
+/** This shell's docker commands will find nobody any more. */
+function warnOfProxy({ record }: Running, terminal: Input["terminal"]): void {
+  const host = Deno.env.get("DOCKER_HOST");
+  if (!host || !isOwnProxy(host, readOption(ROUTER.proxyListen, record.given).map(parseProxyEndpoint))) return;
+  terminal.printLine(
+    "WARNING: DOCKER_HOST leads to weave, which stops now: use 'eval $(weave env --restore)' to take it back",
+  );
 }
 
 /** Time for what we gave away to reach the others. */

@@ -29,6 +29,8 @@ const ATTACH_MS = 45_000;
 const FIRST_RETRY_MS = 2_000;
 const LAST_RETRY_MS = 60_000;
 const INSPECTED_AT_ONCE = 16;
+/** Of what a container says. */
+const MAX_SHOWN = 100;
 
 /** What a failure to attach leads to. */
 type OnFailure = "kill" | "retry";
@@ -36,7 +38,7 @@ type OnFailure = "kill" | "retry";
 export class ContainerAttacher {
   readonly #o: AttacherOptions;
   /** By id: what is under way. */
-  readonly #working = new Map<string, Promise<void>>();
+  readonly #working = new Map<string, Promise<number | undefined>>();
   /** By id: the process whose network is there. */
   readonly #attached = new Map<string, number>();
   /** By id: clients that wait for it to start. */
@@ -69,7 +71,9 @@ export class ContainerAttacher {
 
   /** Resolves when it is in the network, or is not meant to be. Rejects with the reason; it does not run then. */
   async whenAttached(id: string): Promise<void> {
-    await this.#ensure(id, "kill");
+    const pid = await this.#ensure(id, "kill");
+    // What was under way may have been about its former process.
+    if (pid !== undefined && !isAlive(pid)) await this.#ensure(id, "kill");
     // It may have been tried before the engine said that the container runs.
     if (this.#failures.has(id)) throw this.#failures.get(id);
   }
@@ -110,7 +114,8 @@ export class ContainerAttacher {
     }
   }
 
-  #ensure(id: string, onFailure: OnFailure): Promise<void> {
+  /** Resolves to its process; undefined: it is none of ours, or does not run. */
+  #ensure(id: string, onFailure: OnFailure): Promise<number | undefined> {
     let working = this.#working.get(id);
     if (working === undefined) {
       working = this.#attach(id, onFailure).finally(() => this.#working.delete(id));
@@ -119,17 +124,18 @@ export class ContainerAttacher {
     return working;
   }
 
-  async #attach(id: string, onFailure: OnFailure): Promise<void> {
+  async #attach(id: string, onFailure: OnFailure): Promise<number | undefined> {
     const container = readInspected(await askEngineFor(`/containers/${id}/json`));
-    if (container === undefined || !container.running || !container.ours) return;
-    if (this.#attached.get(id) === container.pid) return;
+    if (container === undefined || !container.running || !container.ours) return undefined;
+    if (this.#attached.get(id) === container.pid) return container.pid;
     const wish = wishOf(container, this.#o.settings);
-    if (!wish.attach) return;
+    if (!wish.attach) return undefined;
     const limit = AbortSignal.timeout(ATTACH_MS);
     try {
       await this.#attachNow(container, wish.addresses, AbortSignal.any([limit, this.#stopped.signal]));
-      if (isAlive(container)) this.#attached.set(id, container.pid);
+      if (isAlive(container.pid)) this.#attached.set(id, container.pid);
       this.#failures.delete(id);
+      return container.pid;
     } catch (error) {
       if (this.#stopped.signal.aborted) throw error;
       const { message } = error as Error;
@@ -190,7 +196,7 @@ export class ContainerAttacher {
   }
 }
 
-function isAlive({ pid }: Inspected): boolean {
+function isAlive(pid: number): boolean {
   try {
     return Deno.statSync(`/proc/${pid}`).isDirectory;
   } catch {
@@ -204,7 +210,9 @@ export function readAddresses(words: readonly string[]): AddressToken[] {
     const token = parseAddressToken(word);
     if (token !== undefined) return token;
     throw new OperationError(
-      `Cannot use "${word}" in WEAVE_CIDR: none, or addresses such as 10.0.0.1/24, net:10.0.0.0/24 or net:default expected`,
+      `Cannot use "${
+        word.slice(0, MAX_SHOWN)
+      }" in WEAVE_CIDR: none, or addresses such as 10.0.0.1/24, net:10.0.0.0/24 or net:default expected`,
     );
   });
 }

@@ -48,10 +48,16 @@ export async function removeImage(): Promise<void> {
 async function imageBuild(): Promise<string | undefined> {
   try {
     const format = `{{index .Config.Labels "${BUILD_LABEL}"}}`;
-    return (await dockerCommand(["image", "inspect", "-f", format, IMAGE])).trim() || undefined;
+    const label = (await dockerCommand(["image", "inspect", "-f", format, IMAGE])).trim();
+    return isBuild(label) ? label : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** Where there is no label, Docker has words for that. */
+export function isBuild(label: string): boolean {
+  return /^[0-9a-f]{32}$/.test(label);
 }
 
 /** What goes in. @throws OperationError where this program cannot be packed up */

@@ -39,7 +39,9 @@ import { Ipam } from "./ipam.ts";
 import { NO_ALLOCATION } from "./no_allocation.ts";
 import { DockerPlugin } from "./plugin.ts";
 import { type Attachment, HOST, Plumbing } from "./plumbing.ts";
-import { avoidOwnProxy, DockerProxy } from "./proxy.ts";
+import { avoidOwnProxy } from "./own_proxy.ts";
+import { DockerProxy } from "./proxy.ts";
+import { startMissed } from "./missed_starts.ts";
 import { makeReport } from "./report.ts";
 import { serviceRoutes } from "./service_routes.ts";
 import { servicesReport } from "./service_view.ts";
@@ -140,6 +142,7 @@ class Router implements RouterControl, AsyncDisposable {
     plugin?.listen();
     await plugin?.settle();
     this.#ready = true;
+    if (plugin !== undefined) void startMissed(this.#parts.log);
   }
 
   #listenToSignals(): void {
@@ -391,6 +394,7 @@ async function startParts({ options, log, owned, ended }: StartContext): Promise
         dns?.handleContainersRunning(ids);
         attaching.handleContainersRunning(ids);
         plugin?.handleContainersRunning(ids);
+        if (plugin?.serving === true) void startMissed(log);
       },
       present(ids) {
         ipam?.handleContainersPresent(ids);

@@ -12,8 +12,9 @@ import type { Clock } from "../host/clock.ts";
 import { dockerIsThere, fqdnOf, inspectContainer, runningContainers } from "../host/docker.ts";
 import type { Links } from "../host/links.ts";
 import type { ControlSockets } from "../host/sockets.ts";
+
 import { OperationError } from "../lib/errors.ts";
-import { formatEndpoint, formatIpv4, type Ipv4, parseIpv4 } from "../lib/ip.ts";
+import { cidrContains, formatEndpoint, formatIpv4, type Ipv4, parseIpv4 } from "../lib/ip.ts";
 import { writeJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import { formatMac, parsePeerName, type PeerName } from "../lib/mac.ts";
@@ -41,6 +42,7 @@ export interface DnsOptions {
     | "dnsListenAddress"
     | "dockerBridge"
     | "dockerBridgeIp"
+    | "ipam"
     | "resolvConf"
   >;
   readonly ourName: PeerName;
@@ -431,6 +433,12 @@ export class Dns implements Companion {
     clearTimeout(timer);
   }
 
+  /** Whether it is one of those that routers give to containers. */
+  #isGivenOut(address: Ipv4): boolean {
+    const { ipam } = this.#o.options;
+    return ipam !== undefined && cidrContains(ipam.range, address);
+  }
+
   /** Names of Docker's containers: those that were given, and the hostnames of those that are attached. */
   async #restoreContainers(): Promise<void> {
     if (!dockerIsThere() && this.#doubtful.length === 0) return;
@@ -442,9 +450,13 @@ export class Dns implements Companion {
       if (this.#stopped) return;
       const there = new Set(attached.map(({ id }) => id));
       const users = new Map(attached.flatMap(({ id, addresses }) => addresses.map(({ address }) => [address, id])));
-      // While nobody looked a container may have got another address, and its former one somebody else.
+      // While nobody looked a container may have got another address: what routers give out is no longer its own then.
+      const isIts = (id: string, address: Ipv4) => {
+        const user = users.get(address);
+        return user === undefined ? !this.#isGivenOut(address) : user === id;
+      };
       const known = this.#doubtful.filter(({ containerId, data }) =>
-        there.has(containerId) && (typeof data === "string" || (users.get(data) ?? containerId) === containerId)
+        there.has(containerId) && (typeof data === "string" || isIts(containerId, data))
       );
       this.#doubtful = [];
       this.#o.run(() => this.#names.addAll([...known, ...named]));

@@ -180,6 +180,7 @@ class World implements AsyncDisposable {
         dnsListenAddress: AT,
         dockerBridge: "docker0",
         dockerBridgeIp: undefined,
+        ipam: undefined,
         resolvConf: "",
       },
       ourName: OURS,

@@ -40,7 +40,7 @@ import {
 import type { Progress } from "./address_book.ts";
 import { refuseTaken } from "./addresses.ts";
 import type { Dns } from "./dns.ts";
-import { ensureDefaultNetwork, findNetwork, runningInNetworks } from "./docker_networks.ts";
+import { type DockerNetwork, ensureDefaultNetwork, findNetwork, runningInNetworks } from "./docker_networks.ts";
 import type { Ipam } from "./ipam.ts";
 import type { Plumbing } from "./plumbing.ts";
 import { PluginContainers } from "./plugin_containers.ts";
@@ -126,6 +126,10 @@ export class DockerPlugin {
     const { options: { driver, meshDriver, v2, v2Multicast } } = this.#o;
     if (driver !== undefined) this.#serve(driver, { scope: "global", ipam: v2, multicast: v2 && v2Multicast });
     if (meshDriver !== undefined) this.#serve(meshDriver, { scope: "local", ipam: true, multicast: false });
+  }
+
+  get serving(): boolean {
+    return this.#servers.length > 0 && !this.#stopped;
   }
 
   /** Resolves when the default network is there, or when that takes too long: it comes later then. */
@@ -252,7 +256,7 @@ export class DockerPlugin {
       this.#foreign.add(id);
       return undefined;
     }
-    const found = { id, multicast: readMulticast(network.options[MULTICAST_OPTION]) ?? false };
+    const found = { id, multicast: multicastOf(network) };
     await this.#memory.learn(found);
     return found;
   }
@@ -360,7 +364,12 @@ export class DockerPlugin {
     } else {
       address = await ipam.allocateUnnamed(pool.range, signal);
     }
-    await this.#memory.hold(address);
+    try {
+      await this.#memory.hold(address);
+    } catch (error) {
+      await this.#takeBack(address);
+      throw error;
+    }
     // Nobody would give it back.
     if (gone.aborted) await this.#takeBack(address);
     return address;
@@ -388,6 +397,15 @@ export class DockerPlugin {
     }
     if (holder !== undefined && holder !== formatIpv4(cidr.address)) await ipam!.release(cidr.address);
     await ipam?.claimUnnamed(cidr, signal);
+  }
+}
+
+/** Somebody else may have made it. */
+function multicastOf({ options }: DockerNetwork): boolean {
+  try {
+    return readMulticast(options[MULTICAST_OPTION]) ?? false;
+  } catch {
+    return false;
   }
 }
 

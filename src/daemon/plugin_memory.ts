@@ -55,7 +55,12 @@ export class PluginMemory {
   async hold(address: Ipv4): Promise<void> {
     if (this.#addresses.has(address)) return;
     this.#addresses.add(address);
-    await this.#save();
+    try {
+      await this.#save();
+    } catch (error) {
+      this.#addresses.delete(address);
+      throw error;
+    }
   }
 
   async release(address: Ipv4): Promise<void> {

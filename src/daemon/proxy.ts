@@ -7,7 +7,7 @@
 import type { TlsServer } from "../../ffi/tls.ts";
 import type { ApiAnswer, Route } from "../api/types.ts";
 import { listen } from "../api/listen.ts";
-import { PROXY_SOCKET, type ProxyEndpoint, type ProxyOptions } from "../config/proxy_options.ts";
+import { PROXY_SOCKET, type ProxyOptions } from "../config/proxy_options.ts";
 import { SOCKET } from "../host/docker.ts";
 import { connect } from "../host/docker_events.ts";
 import { type Helper, installHelper } from "../host/helper.ts";
@@ -53,6 +53,7 @@ export class DockerProxy {
   readonly #connections = new Set<ProxyConnection>();
   /** Links to the socket. */
   readonly #links: string[] = [];
+  #hasSocket = false;
   /** Of TCP listeners. */
   #tls: TlsServer | undefined;
   /** Connections that are not yet known to be from somebody. */
@@ -95,6 +96,7 @@ export class DockerProxy {
     await Deno.mkdir(FOLDER, { recursive: true });
     await Deno.chmod(FOLDER, FOLDER_MODE);
     void this.#accept(listen({ transport: "unix", path: PROXY_SOCKET }, PURPOSE).listener);
+    this.#hasSocket = true;
     await likeEngineSocket(PROXY_SOCKET);
     for (const path of paths) if (path !== PROXY_SOCKET) await this.#link(path);
   }
@@ -112,6 +114,8 @@ export class DockerProxy {
 
   handleContainersRunning(ids: ReadonlySet<string>): void {
     void this.#attacher.handleRunning(ids);
+    // The engine may have come after us.
+    if (this.#hasSocket) void likeEngineSocket(PROXY_SOCKET);
   }
 
   handleContainerStarted(id: string): void {
@@ -205,32 +209,14 @@ const FOLDER = PROXY_SOCKET.slice(0, PROXY_SOCKET.lastIndexOf("/"));
 async function likeEngineSocket(path: string): Promise<void> {
   const engine = /^unix:\/\/(.*)$/.exec(Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`)?.[1];
   const like = engine === undefined ? undefined : await Deno.stat(engine).catch(() => undefined);
-  if (like !== undefined) await Deno.chown(path, like.uid, like.gid);
-  await Deno.chmod(path, like?.mode == null ? SOCKET_MODE : like.mode & 0o777);
+  try {
+    if (like !== undefined) await Deno.chown(path, like.uid, like.gid);
+    await Deno.chmod(path, like?.mode == null ? SOCKET_MODE : like.mode & 0o777);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error; // the router ends
+  }
 }
 
 function delay(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/**
- * Whoever starts the router may have been told by `weave env` to talk to Docker through it: the router itself must not. Changes this
- * process's environment.
- */
-export function avoidOwnProxy(listening: readonly ProxyEndpoint[]): void {
-  const told = Deno.env.get("DOCKER_HOST");
-  if (!told || !isOwn(told, listening)) return;
-  const before = Deno.env.get("ORIG_DOCKER_HOST");
-  if (before && !isOwn(before, listening)) Deno.env.set("DOCKER_HOST", before);
-  else Deno.env.delete("DOCKER_HOST");
-}
-
-function isOwn(host: string, listening: readonly ProxyEndpoint[]): boolean {
-  if (host === `unix://${PROXY_SOCKET}`) return true;
-  const [, name, port] = /^tcp:\/\/([^:/]*):(\d+)/.exec(host) ?? [];
-  return listening.some(({ text, address }) => {
-    if (text === host) return true;
-    const local = [Deno.env.get("PROXY_HOST"), "127.0.0.1", "localhost", "0.0.0.0", ""];
-    return address.transport === "tcp" && String(address.port) === port && local.includes(name);
-  });
 }

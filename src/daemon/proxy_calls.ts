@@ -6,7 +6,7 @@ import { OperationError } from "../lib/errors.ts";
 import { formatIpv4 } from "../lib/ip.ts";
 import type { Logger } from "../lib/log.ts";
 import { formatMac } from "../lib/mac.ts";
-import { type Call, readCall } from "../proxy/calls.ts";
+import { readCall } from "../proxy/calls.ts";
 import { HELPER_ENTRYPOINT, type Inspected, readInspected, wishOf } from "../proxy/container.ts";
 import {
   imageOf,
@@ -53,8 +53,9 @@ export class ProxyCalls {
       case "create":
         return { request: (body) => this.#create(body, call.name) };
       case "start":
+        return this.#start(call.container, call.withSettings);
       case "restart":
-        return this.#start(call);
+        return this.#start(call.container, false);
       case "exec":
         return { request: (body) => this.#exec(body, call.container) };
       case "inspect":
@@ -96,7 +97,7 @@ export class ProxyCalls {
     return readImage(json);
   }
 
-  #start({ call, container }: Extract<Call, { readonly container: string }>): Plan {
+  #start(container: string, withSettings: boolean): Plan {
     const { attacher, helper, dns, settings } = this.#o;
     let id: string | undefined;
     let forget = () => {};
@@ -106,7 +107,7 @@ export class ProxyCalls {
         if (inspected?.ours !== true) return undefined;
         id = inspected.id;
         forget = attacher.expect(id);
-        if (call === "restart" || body.trim() === "") return undefined;
+        if (!withSettings || body.trim() === "") return undefined;
         const changed = rewriteStart(body, { helper, dns: settings.withoutDns ? undefined : dns() });
         return changed === undefined ? undefined : printJson(changed);
       },

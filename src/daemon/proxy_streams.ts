@@ -11,7 +11,9 @@ export interface Duplex {
   close(): void;
 }
 
-const BUFFER_OCTETS = 128 << 10;
+/** Most connections say little, and there may be many; those that say much get more room while they do. */
+const FIRST_BUFFER_OCTETS = 16 << 10;
+const LARGEST_BUFFER_OCTETS = 256 << 10;
 
 export async function writeAll(to: Duplex, octets: Uint8Array): Promise<void> {
   for (let at = 0; at < octets.length;) at += await to.write(octets.subarray(at));
@@ -20,7 +22,7 @@ export async function writeAll(to: Duplex, octets: Uint8Array): Promise<void> {
 /** What comes from a connection, with what was read too much for one purpose kept for the next. */
 export class Input {
   readonly #from: Duplex;
-  #buffer = new Uint8Array(BUFFER_OCTETS);
+  #buffer = new Uint8Array(FIRST_BUFFER_OCTETS);
   #start = 0;
   #end = 0;
   #reading: Promise<boolean> | undefined;
@@ -51,7 +53,7 @@ export class Input {
 
   async #read(): Promise<boolean> {
     if (this.#ended) return false;
-    if (this.#start === this.#end) this.#start = this.#end = 0;
+    if (this.#start === this.#end) this.#reuse();
     if (this.#end === this.#buffer.length) this.#makeRoom();
     const count = await this.#from.read(this.#buffer.subarray(this.#end));
     if (count === null) {
@@ -60,6 +62,13 @@ export class Input {
     }
     this.#end += count;
     return true;
+  }
+
+  /** All of it was consumed. */
+  #reuse(): void {
+    const wasFull = this.#end === this.#buffer.length;
+    if (wasFull && this.#end < LARGEST_BUFFER_OCTETS) this.#buffer = new Uint8Array(2 * this.#end);
+    this.#start = this.#end = 0;
   }
 
   #makeRoom(): void {

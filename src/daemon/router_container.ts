@@ -9,7 +9,7 @@ import { findProgram, run } from "../host/command.ts";
 import { dockerCommand, dockerIsThere } from "../host/docker.ts";
 import { HELPER_FOLDER } from "../host/helper.ts";
 import { OperationError } from "../lib/errors.ts";
-import { BUILD_LABEL, ensureImage, IMAGE, IN_IMAGE, removeImage } from "./container_image.ts";
+import { BUILD_LABEL, ensureImage, IMAGE, IN_IMAGE, isBuild, removeImage } from "./container_image.ts";
 import { HOST } from "./host_paths.ts";
 import { CAPABILITIES } from "./systemd.ts";
 import { IN_CONTAINER, type Started } from "./process.ts";
@@ -40,7 +40,7 @@ export async function findRouterContainer(name = containerName()): Promise<Route
     throw error;
   }
   const [id = "", state = "", build = ""] = answer.trim().split(" ");
-  return { name, id, state, foreign: build === "" };
+  return { name, id, state, foreign: !isBuild(build) };
 }
 
 /** Makes room for a new one. @throws OperationError where one is there that stays */
@@ -65,8 +65,10 @@ export async function stopRouterContainer({ name }: RouterContainer): Promise<vo
   await dockerCommand(["stop", "-t", "10", name]);
 }
 
-/** With its image. */
-export async function removeRouterContainer({ name }: RouterContainer): Promise<void> {
+/** With its image. It is given time to take its sockets away. */
+export async function removeRouterContainer(container: RouterContainer): Promise<void> {
+  const { name } = container;
+  if (container.state === "running") await stopRouterContainer(container);
   await dockerCommand(["rm", "-f", "-v", name]);
   await removeImage();
 }

@@ -3,11 +3,13 @@ import { dockerCommand, type DockerContainer, dockerRun, inspectContainer } from
 import { parseContainerReference } from "../host/netns.ts";
 import { OperationError, OptionError } from "../lib/errors.ts";
 import type { Cidr } from "../lib/ip.ts";
+import { askEngineFor } from "../host/docker_api.ts";
 import { installHelper } from "../host/helper.ts";
-import { RUN_LABEL } from "../proxy/container.ts";
+import { readInspected, RUN_LABEL, wishOf } from "../proxy/container.ts";
 import { formatAddressToken } from "./address_book.ts";
 import { attach, type AttachOptions, type AttachResult } from "./attach.ts";
-import { avoidOwnProxy } from "./proxy.ts";
+import { readAddresses } from "./container_attacher.ts";
+import { avoidOwnProxy } from "./own_proxy.ts";
 import { ps } from "./ps.ts";
 import { refuseNetworkMode } from "./target.ts";
 import { whileHolding } from "./holding.ts";
@@ -58,7 +60,21 @@ export type StartOptions = Pick<AttachOptions, "container" | "addresses" | "book
 export async function start(options: StartOptions): Promise<AttachResult> {
   const { id } = await inspectConnectable(options.container);
   await dockerCommand(["start", options.container]);
-  return await attachStarted({ ...options, container: id });
+  return await attachStarted({ ...await ownWishes(id, options), container: id });
+}
+
+/** A container that is attached at each start was told with what when it was made; addresses that are named come on top. */
+async function ownWishes(id: string, options: StartOptions): Promise<Omit<AttachOptions, "container">> {
+  const container = readInspected(await askEngineFor(`/containers/${id}/json`));
+  if (container?.ours !== true) return options;
+  const wish = wishOf(container, { noDefaultIpalloc: false });
+  const { switches = [] } = container;
+  return {
+    ...options,
+    addresses: wish.attach && options.addresses.length === 0 ? readAddresses(wish.addresses) : options.addresses,
+    withoutDns: switches.includes("without-dns"),
+    noMulticastRoute: switches.includes("no-multicast-route"),
+  };
 }
 
 /** `restart`: the container has the addresses afterwards that it had, none if it had none. */
@@ -68,7 +84,7 @@ export async function restart(options: Omit<StartOptions, "addresses">): Promise
   await dockerCommand(["restart", options.container]);
   if (had.length === 0) return { id, addresses: [] };
   const addresses = had.map((cidr) => ({ kind: "given", cidr }) as const);
-  return await attachStarted({ ...options, addresses, container: id });
+  return await attachStarted({ ...await ownWishes(id, { ...options, addresses }), container: id });
 }
 
 async function inspectConnectable(reference: string): Promise<DockerContainer> {

@@ -1,9 +1,7 @@
-/**
- * What we ask of the Docker engine, at `DOCKER_HOST` or its usual socket. dockerode takes long to load (a tenth of a second and more), so
- * it is loaded by the first question and nowhere else.
- */
+/** What we ask of the Docker engine, at `DOCKER_HOST` or its usual socket. */
 import { OperationError } from "../lib/errors.ts";
 import { findProgram, run, type RunOptions } from "./command.ts";
+import { askEngine, messageOf } from "./docker_api.ts";
 
 /** A container as far as we care. */
 export interface DockerContainer {
@@ -30,12 +28,6 @@ export function fqdnOf({ hostname, domainname }: Pick<DockerContainer, "hostname
   return /^[^.]+\../.test(hostname) ? hostname : undefined;
 }
 
-/** What we use of dockerode 5; it brings no types of its own. */
-interface Dockerode {
-  getContainer(reference: string): { inspect(): Promise<unknown> };
-  listContainers(): Promise<unknown>;
-}
-
 export const SOCKET = "/var/run/docker.sock";
 /** An engine that hangs must not make our commands hang. */
 const TIMEOUT_MS = 30_000;
@@ -54,25 +46,14 @@ export function dockerIsThere(): boolean {
 
 /** Finds a container by id, unique prefix of an id, or name. */
 export async function inspectContainer(reference: string): Promise<DockerContainer> {
-  let answer: unknown;
-  try {
-    answer = await (await dockerode()).getContainer(encodeURIComponent(reference)).inspect();
-  } catch (error) {
-    throw new OperationError(`unable to inspect container ${reference}: ${reasonOf(error, reference)}`, 1, {
-      cause: error,
-    });
-  }
+  const path = `/containers/${encodeURIComponent(reference)}/json`;
+  const answer = await ask(path, `unable to inspect container ${reference}`, `No such container: ${reference}`);
   return readContainer(answer, reference);
 }
 
 /** Running containers in the order of `docker ps`; those that go away meanwhile are left out. */
 export async function runningContainers(): Promise<DockerContainer[]> {
-  let answer: unknown;
-  try {
-    answer = await (await dockerode()).listContainers();
-  } catch (error) {
-    throw new OperationError(`Cannot list containers: ${reasonOf(error, "")}`, 1, { cause: error });
-  }
+  const answer = await ask("/containers/json", "Cannot list containers", "it knows no such thing");
   const ids = Array.isArray(answer) ? answer.map((c) => String((c as { Id?: unknown }).Id)) : [];
   const containers: DockerContainer[] = [];
   const AT_ONCE = 16;
@@ -113,19 +94,23 @@ export async function dockerCommand(args: readonly string[], options: DockerComm
   return stdout;
 }
 
-let engine: Promise<Dockerode> | undefined;
-
-/** dockerode itself looks at `DOCKER_HOST` and its companions for TLS. */
-function dockerode(): Promise<Dockerode> {
-  const options = { timeout: TIMEOUT_MS, ...(Deno.env.get("DOCKER_HOST") ? {} : { socketPath: SOCKET }) };
-  engine ??= import("dockerode").then(({ default: Engine }) =>
-    new (Engine as unknown as new (o: typeof options) => Dockerode)(options)
-  );
-  return engine;
+/** The answer to a question. Rejects with the engine's own words where it gives none, else with what kept us from asking it. */
+async function ask(path: string, failure: string, notFound: string): Promise<unknown> {
+  try {
+    const { status, json } = await askEngine({ path, limitMs: TIMEOUT_MS });
+    if (status === 200) return json;
+    throw new OperationError(`${failure}: ${status === 404 ? notFound : messageOf(json)}`);
+  } catch (error) {
+    const { message, cause } = error as Error;
+    if (cause === undefined) throw error;
+    const where = Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`;
+    const why = (cause as { code?: string }).code ?? (cause as Error).message ?? message;
+    throw new OperationError(`${failure}: Cannot reach the Docker engine at ${where}: ${why}`, 1, { cause });
+  }
 }
 
 function readContainer(answer: unknown, reference: string): DockerContainer {
-  const { Id, Name, State, HostConfig, Config, HostsPath } = answer as {
+  const { Id, Name, State, HostConfig, Config, HostsPath } = (answer ?? {}) as {
     Id?: unknown;
     Name?: unknown;
     State?: { Running?: unknown; Pid?: unknown; ExitCode?: unknown };
@@ -147,18 +132,4 @@ function readContainer(answer: unknown, reference: string): DockerContainer {
     domainname: typeof Config?.Domainname === "string" ? Config.Domainname : "",
     hostsPath: typeof HostsPath === "string" && HostsPath.startsWith("/") ? HostsPath : undefined,
   };
-}
-
-/** The engine's own words where it answered, else what kept us from asking it. */
-function reasonOf(error: unknown, reference: string): string {
-  const { statusCode, json, code, message } = error as {
-    statusCode?: number;
-    json?: { message?: unknown };
-    code?: string;
-    message?: string;
-  };
-  if (statusCode === 404) return `No such container: ${reference}`;
-  if (statusCode !== undefined) return typeof json?.message === "string" ? json.message : String(message);
-  const where = Deno.env.get("DOCKER_HOST") || `unix://${SOCKET}`;
-  return `Cannot reach the Docker engine at ${where}: ${code ?? message}`;
 }

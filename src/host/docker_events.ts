@@ -1,7 +1,7 @@
 /**
- * What happens to Docker's containers, as the engine tells it. Not by dockerode: where an engine dies in the middle of an answer, the HTTP
- * client under it rejects a promise that nobody has, which would end the router. HTTP/1.0 needs no client: an answer goes on until the
- * connection ends.
+ * What happens to Docker's containers, as the engine tells it. HTTP/1.0 needs no client: an answer goes on until the connection ends. An
+ * HTTP client from elsewhere, where an engine dies in the middle of an answer, rejects a promise that nobody has, which would end the
+ * router.
  */
 import { join } from "node:path";
 import type { Logger } from "../lib/log.ts";

@@ -2,7 +2,12 @@
 
 export type Call =
   | { readonly call: "create"; /** As `?name=` says; empty: Docker makes one up. */ readonly name: string }
-  | { readonly call: "start"; readonly container: string }
+  | {
+    readonly call: "start";
+    readonly container: string;
+    /** Of an API in which it may say how the container runs; later ones take no such words. */
+    readonly withSettings: boolean;
+  }
   | { readonly call: "restart"; readonly container: string }
   | { readonly call: "exec"; readonly container: string }
   | { readonly call: "inspect"; readonly container: string }
@@ -22,7 +27,8 @@ export function readCall(method: string, target: string): Call {
     const [, container, verb] = /^\/containers\/(.+)\/(start|restart|exec)$/.exec(unversioned) ?? [];
     const name = decode(container);
     if (name === undefined) return OTHER;
-    return { call: verb as "start" | "restart" | "exec", container: name };
+    if (verb === "start") return { call: verb, container: name, withSettings: isBefore(path, 1, 24) };
+    return { call: verb as "restart" | "exec", container: name };
   }
   if (method === "GET") {
     const [, kind, id] = /^\/(containers|exec)\/(.+)\/json$/.exec(unversioned) ?? [];
@@ -33,9 +39,11 @@ export function readCall(method: string, target: string): Call {
   return OTHER;
 }
 
-/** Whether the path begins with a version, for calls of our own on behalf of this one. */
-export function versionOf(target: string): string {
-  return /^\/v\d+(\.\d+)*(?=\/)/.exec(target)?.[0] ?? "";
+/** A path without a version means the engine's own. */
+function isBefore(path: string, major: number, minor: number): boolean {
+  const [, ofMajor, ofMinor] = /^\/v(\d+)\.(\d+)/.exec(path) ?? [];
+  if (ofMajor === undefined) return false;
+  return Number(ofMajor) < major || Number(ofMajor) === major && Number(ofMinor) < minor;
 }
 
 function split(text: string, at: string): [string, string?] {

@@ -57,13 +57,13 @@ export function parseRequest(octets: Uint8Array): RequestHead {
 
 export function parseResponse(octets: Uint8Array): ResponseHead {
   const head = parseHead(octets);
-  const [, version, status] = /^HTTP\/(1\.[01]) (\d{3})(?: |$)/.exec(head.start) ?? [];
+  const [, version, status] = /^HTTP\/(1\.[01]) (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/.exec(head.start) ?? [];
   if (status === undefined) throw new HttpError(502, "Docker's answer is not HTTP");
   return { ...head, version: version!, status: Number(status) };
 }
 
 function parseHead(octets: Uint8Array): Head {
-  const [start, ...lines] = new TextDecoder("latin1").decode(octets).trim().split(/\r?\n/);
+  const [start, ...lines] = characters(octets).replace(/^[\r\n]+|[\r\n]+$/g, "").split(/\r?\n/);
   if (lines.length > MAX_FIELDS) throw new HttpError(431, "Too many headers");
   const fields = lines.map((line) => {
     const [, name, value] = FIELD.exec(line) ?? [];
@@ -71,6 +71,13 @@ function parseHead(octets: Uint8Array): Head {
     return [name, value!] as const;
   });
   return { start: start!, fields };
+}
+
+/** One each. (What the runtime calls latin1 is another set.) */
+function characters(octets: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < octets.length; at += 4096) text += String.fromCharCode(...octets.subarray(at, at + 4096));
+  return text;
 }
 
 export function printHead({ start, fields }: Head): Uint8Array<ArrayBuffer> {

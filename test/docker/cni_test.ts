@@ -100,6 +100,13 @@ testUnless(needsRoot, "the CNI plugin speaks every version, checks what it made,
   await using lab = new Lab();
   const host = await cniHost(lab);
   const container = await host.container("c0");
+  // Elsewhere, and with another configuration.
+  const elsewhere = { WEAVE_CNI_PLUGIN_DIR: "/opt/other", HAIRPIN_MODE: "false" };
+  await host.sh(`rm ${NET_D}/10-weave.conflist`);
+  await host.exec([...host.weaveCommand(), "setup-cni"], { env: elsewhere });
+  assert.match(await host.sh("ls /opt/other"), /^weave-ipam\nweave-net\nweave-plugin-\S+$/);
+  assert.match(await host.sh(`cat ${NET_D}/10-weave.conflist`), /"hairpinMode": false/);
+
   const absent = await invoke(host, container, "ADD", { cniVersion: "1.0.0" });
   assert.equal(absent.code, 1);
   assert.match(JSON.parse(absent.stdout).msg, /bridge "weave" not present; did you launch weave\?/);

@@ -8,6 +8,8 @@ import { dockerTree } from "../packages.ts";
 
 export const IMAGE = "busybox";
 
+const READY_MS = 30_000;
+
 /** What the image offers. */
 const PROGRAMS = ["sh", "ping", "nc", "ip", "ls", "cat", "sleep", "hostname", "nslookup"];
 
@@ -76,19 +78,19 @@ export class DockerEngine implements AsyncDisposable {
     await this.daemon.finished(30_000);
   }
 
-  /** Starts it again after `stop`. */
-  async startAgain(): Promise<void> {
+  /** Starts it again after `stop`. Where it has networks whose driver is away it waits for that first. */
+  async startAgain(deadlineMs = READY_MS): Promise<void> {
     // What a killed one leaves behind keeps the next one from starting.
     await this.host.sh("rm -f /var/run/docker.pid");
     this.daemon = startDaemon(this.host, this.env);
-    await this.#untilReady();
+    await this.#untilReady(deadlineMs);
   }
 
-  async #untilReady(): Promise<void> {
+  async #untilReady(deadlineMs = READY_MS): Promise<void> {
     await waitFor("the Docker engine", async () => {
       if (this.daemon.ended) throw new Error(`dockerd has ended: ${this.daemon.stderr.slice(-2000)}`);
-      return await this.docker("version");
-    }, 30_000);
+      return (await this.host.attempt(["timeout", "5", "docker", "version"], { env: this.env })).code === 0;
+    }, deadlineMs);
   }
 
   /** Runs `docker …` and returns what it prints. */

@@ -112,6 +112,55 @@ testAsRoot("containers keep addresses and names when Docker restarts, however it
   assert.equal(await routerPid(host1), pid, "the router does not mind");
 });
 
+testAsRoot("what Docker could not start while no router was there is started when one is", async () => {
+  await using lab = new Lab({ env: await dockerEnvironment() });
+  const host = await lab.host("host1");
+  await using engine = await DockerEngine.start(host);
+  await host.weave("launch", ...RANGE);
+  const policies = { always: "always", stopped: "unless-stopped", mortal: "no" };
+  for (const [name, policy] of Object.entries(policies)) {
+    const options = ["-d", "--net=weave", "--restart", policy, "--name", name];
+    await engine.docker("run", ...options, IMAGE, "sleep", "10000");
+  }
+  await engine.docker("stop", "-t", "0", "stopped");
+  await host.weave("stop");
+  await engine.stop("SIGTERM");
+  await engine.startAgain(90_000);
+  const state = (name: string) => engine.docker("inspect", "-f", "{{.State.Status}} {{.State.Error}}", name);
+  assert.equal(await state("always"), 'exited plugin "weavemesh" not found');
+  await host.weave("launch", ...RANGE);
+  await waitFor("its start", async () => await state("always") === "running", 20_000, [host]);
+  const address = addressIn(await host.weave("ps", "always"));
+  await waitFor("its name", async () => await host.weave("dns-lookup", "always") === address, 10_000, [host]);
+  for (const name of ["stopped", "mortal"]) assert.match(await state(name), /^exited/, name);
+});
+
+testAsRoot("a router that was there before Docker serves it once it comes", async () => {
+  await using lab = new Lab({ env: await dockerEnvironment() });
+  const host = await lab.host("host1");
+  await host.weave("launch", ...RANGE);
+  const proxy = await host.weave("config");
+  assert.equal((await host.attempt(["docker", proxy, "ps"], { env: await dockerEnvironment() })).code, 1);
+  await delay(3_000);
+  await using engine = await DockerEngine.start(host);
+  await waitFor("its network", async () => (await engine.docker("network", "ls")).includes(" weave "), 10_000, [host]);
+  await waitFor("its DNS", async () => (await host.weave("dns-args")).startsWith("--dns=172.17.0.1 "), 10_000, [host]);
+  await engine.docker(proxy, "run", "-d", "--name", "one", IMAGE, "sleep", "10000");
+  await engine.docker("run", "-d", "--net=weave", "--name", "two", IMAGE, "sleep", "10000");
+  const two = addressIn(await host.weave("ps", "two"));
+  assert.ok(await engine.succeeds("one", "ping", "-c", "1", "-W", "2", "two"));
+  // Docker's own rules come after ours then, and before them in the chain: those outside stay outside.
+  const outside = await engine.docker("run", "-d", IMAGE, "sleep", "10000");
+  await waitFor(
+    "containers outside to be kept out",
+    async () => !await engine.succeeds(outside, "ping", "-c", "1", "-W", "1", two),
+    15_000,
+    [host],
+  );
+  await host.weave("expose");
+  assert.ok(!await engine.succeeds(outside, "ping", "-c", "1", "-W", "1", two));
+});
+
 function addressIn(line: string): string {
   return / ([\d.]+)\/\d+$/.exec(line)?.[1] ?? assert.fail(`no address in "${line}"`);
 }

@@ -35,7 +35,8 @@ testAsRoot("weave env and weave config say how the proxy is reached, and nothing
   assert.match(stderr, /^Nothing to restore/);
 
   // A router that is launched by somebody who talks to Docker through the former one does not.
-  await shell(`eval "$(weave env)"; weave version; weave stop; weave launch`);
+  const said = await shell(`eval "$(weave env)"; weave version; weave stop; weave launch`);
+  assert.match(said, /^WARNING: DOCKER_HOST leads to weave, which stops now/m);
   assert.match(await proxied(engine, "run", "--rm", IMAGE, ...SHOW), /10\.32/);
   assert.match(await host.weave("status"), /^ +Service: proxy\n +Address: unix:\/\/\/var\/run\/weave\/weave.sock$/m);
   assert.equal(await host.weave("report", "-f", "{{.Proxy.Addresses}}"), `[${PROXY}]`);

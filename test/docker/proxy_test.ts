@@ -173,6 +173,8 @@ testAsRoot("what cannot be started through the proxy is said where the user look
   assert.equal((await host.weave("ps")).split("\n").length, 3);
 });
 
+const CREATE = JSON.stringify({ Image: IMAGE, Cmd: ["sh", "-c", "ip -4 -o address; ls -d /data /w; sleep 1000"] });
+
 testAsRoot("an old client may say at the start how a container runs", async () => {
   await using lab = new Lab({ env: await dockerEnvironment() });
   const host = await lab.host("host1");
@@ -182,7 +184,7 @@ testAsRoot("an old client may say at the start how a container runs", async () =
   // At its creation it says nothing of that.
   const start = async (name: string, body?: string) => {
     const created = await call(engine, "POST", `/v1.23/containers/create?name=${name}`, {
-      body: JSON.stringify({ Image: IMAGE, Cmd: ["sh", "-c", "ip -4 -o address; ls -d /data /w; sleep 1000"] }),
+      body: CREATE,
     });
     assert.equal(created.status, 201, created.body);
     const started = await call(engine, "POST", `/v1.23/containers/${name}/start`, body === undefined ? {} : { body });
@@ -204,6 +206,9 @@ testAsRoot("an old client may say at the start how a container runs", async () =
     assert.match(said, / ethwe +inet 10\.40\.0\.\d+\/24 /, name);
     assert.equal(/^\/data$/m.test(said), name === "settings" || name === "named", name);
   }
+  // What later clients send without meaning anything by it.
+  assert.equal((await call(engine, "POST", "/v1.41/containers/create?name=new", { body: CREATE })).status, 201);
+  assert.equal((await call(engine, "POST", "/v1.41/containers/new/start", { body: "{}" })).status, 204);
   // One that turns out to have no network of its own does not wait for it.
   assert.doesNotMatch(await start("host", '{"NetworkMode":"host"}'), / ethwe /);
   assert.doesNotMatch(await start("shared", '{"HostConfig":{"NetworkMode":"container:other"}}'), / ethwe /);

@@ -108,8 +108,8 @@ testAsRoot("weave launch refuses a second one, weave stop and launch again do no
 testAsRoot("weave connect and forget change the targets", async () => {
   await using lab = new Lab();
   const { hosts: [a, b] } = await line(lab, 2);
-  const launched = await a!.attemptWeave("launch", "--ipalloc-range", "10.32.0.0/12", "--no-dns", "--proxy");
-  assert.equal(launched.stderr, "WARNING: not in this version yet, ignored: --proxy\n");
+  const launched = await a!.attemptWeave("launch", "--ipalloc-range", "10.32.0.0/12", "--no-dns", "--awsvpc");
+  assert.equal(launched.stderr, "WARNING: not in this version yet, ignored: --awsvpc\n");
   assert.equal(launched.code, 0);
   await b!.weave("launch");
   await a!.weave("connect", b!.address());

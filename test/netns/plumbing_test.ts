@@ -217,6 +217,13 @@ inOwnNamespace(import.meta.url, () => {
     await host.attach("b", "10.0.0.2/24");
     const plumbing = new Plumbing(host.paths);
     assert.deepEqual(await takeGoneAttachments(plumbing), []);
+    // Of a container runtime, which will say so.
+    const [attachment] = await plumbing.attachments();
+    const told = { ...attachment!, id: "cni", link: { name: "gone", index: 9999 }, untilTold: true } as const;
+    await plumbing.setAttachment("cni", told);
+    assert.deepEqual(await takeGoneAttachments(plumbing), []);
+    assert.deepEqual((await plumbing.attachments()).at(-1), told);
+    await plumbing.setAttachment("cni", undefined);
     const id = host.id("a");
     await shell("ip netns del a");
     let gone = await takeGoneAttachments(plumbing);
