@@ -117,7 +117,7 @@ export function oneName(words: readonly string[]): string {
 }
 
 function pathOf(name: string): string {
-  if (name === "" || /[\u0000-\u0020/]/.test(name)) throw new OptionError(`Cannot use "${name}" as name of a service`);
+  if (!/^[^\s/]+$/.test(name)) throw new OptionError(`Cannot use "${name}" as name of a service`);
   return `/service/${encodeURIComponent(name)}`;
 }
 
