@@ -115,11 +115,20 @@ inOwnNamespace(import.meta.url, () => {
     await ip("address", "del", "10.0.0.100/24", "dev", "weave");
     await until(() => world.dns.report().Listening.length === 1);
     // Somebody else has the port.
-    const taken = Deno.listen({ hostname: "0.0.0.0", port: 53 });
+    let taken: Deno.TcpListener | undefined;
+    await until(() => {
+      try {
+        taken = Deno.listen({ hostname: "0.0.0.0", port: 53 });
+      } catch (error) {
+        // What was asked over TCP a moment ago may still be on its way out.
+        if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+      }
+      return taken !== undefined;
+    });
     await ip("address", "add", "10.0.0.101/24", "dev", "weave");
     await until(() => world.dns.report().Warnings.length === 1);
     assert.match(world.dns.report().Warnings[0]!, /^Cannot listen for DNS queries at 10\.0\.0\.101:53: /);
-    taken.close();
+    taken!.close();
     await ip("address", "add", "10.0.1.1/24", "dev", "weave");
     await until(() => world.dns.report().Listening.length === 3);
     assert.deepEqual(world.dns.report().Warnings, []);

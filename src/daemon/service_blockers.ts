@@ -1,6 +1,6 @@
 /** What rules of others do to the flows of one service through this host, in words. */
-import { describeBlocker, findBlocker, type Flow, readFilters } from "../host/blockers.ts";
-import type { Links } from "../host/links.ts";
+import { describeBlocker, type FilterTable, findBlocker, type Flow, readFilters } from "../host/blockers.ts";
+import { type Links, readSysctl } from "../host/links.ts";
 import { splitPlan } from "../host/service_isolated.ts";
 import { MESH_LEG } from "../host/service_leg.ts";
 import { OURS } from "../host/service_marks.ts";
@@ -29,10 +29,29 @@ export async function blockersOf({ planned, o }: Services, name: string): Promis
       const ports = formatPortRange({ protocol: flow.protocol, first: flow.port, last: flow.port });
       stopped.set(line, (stopped.get(line) ?? new Set()).add(`${formatIpv4(flow.address)}:${ports}`));
     }
-    return [...stopped].map(([line, targets]) => `${line} drops what goes to ${[...targets].join(", ")}: ${ADVICE}`);
+    const lines = [...stopped].map(([line, to]) => `${line} drops what goes to ${[...to].join(", ")}: ${ADVICE}`);
+    return [...lines, ...await bridgeBlocked(filters, flows, o.plumbing.host.bridge)];
   } catch (error) {
     return [`Rules of others cannot be read: ${(error as Error).message}`];
   }
+}
+
+/** Frames of the mesh that somebody drops between ports of the bridge; containers suffer alike. */
+async function bridgeBlocked(
+  filters: readonly FilterTable[],
+  flows: readonly Flow[],
+  bridge: string,
+): Promise<string[]> {
+  // Else they do not pass there.
+  if (readSysctl("net/bridge/bridge-nf-call-iptables") !== 1) return [];
+  const flow = flows.find(({ from, to }) => from === bridge || to === bridge || to === MESH_LEG);
+  if (flow === undefined) return [];
+  const blocker = findBlocker(filters, { ...flow, hook: "forward", from: bridge, to: bridge, bridged: true });
+  if (blocker === undefined) return [];
+  const line = await describeBlocker(blocker);
+  return [
+    `${line} drops frames on the bridge ${bridge}: let pass there what comes in by ${bridge} and goes out by ${bridge}`,
+  ];
 }
 
 function flowsOf(

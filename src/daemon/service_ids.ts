@@ -22,7 +22,8 @@ const LAST_BACKEND = 65_535;
 
 export class ServiceIds {
   readonly #backends = new Map<string, StoredBackendId>();
-  readonly #taken = new Set<BackendId>();
+  readonly #taken = new Map<BackendId, StoredBackendId>();
+  readonly #byService = new Map<string, Set<StoredBackendId>>();
   #lastBackend: BackendId;
   #lastNetwork: NetworkId;
   /** What is on disk is another one. */
@@ -56,22 +57,24 @@ export class ServiceIds {
 
   /** Forgets backends that are neither planned nor have flows. */
   retain(isUsed: (id: BackendId) => boolean): void {
-    for (const [key, { id }] of this.#backends) {
-      if (isUsed(id)) continue;
+    for (const [key, backend] of this.#backends) {
+      if (isUsed(backend.id)) continue;
       this.#backends.delete(key);
-      this.#taken.delete(id);
+      this.#taken.delete(backend.id);
+      this.#byService.get(backend.service)!.delete(backend);
+      if (this.#byService.get(backend.service)!.size === 0) this.#byService.delete(backend.service);
       this.dirty = true;
     }
   }
 
   /** Who has a number. */
   find(id: BackendId): StoredBackendId | undefined {
-    return this.#taken.has(id) ? [...this.#backends.values()].find((one) => one.id === id) : undefined;
+    return this.#taken.get(id);
   }
 
   /** Numbers of a service's backends, of now and of before. */
   of(service: string): readonly StoredBackendId[] {
-    return [...this.#backends.values()].filter((one) => one.service === service);
+    return [...this.#byService.get(service) ?? []];
   }
 
   all(): Iterable<StoredBackendId> {
@@ -88,7 +91,9 @@ export class ServiceIds {
 
   #put(backend: StoredBackendId): void {
     this.#backends.set(keyOf(backend), backend);
-    this.#taken.add(backend.id);
+    this.#taken.set(backend.id, backend);
+    const ofService = this.#byService.get(backend.service) ?? new Set();
+    this.#byService.set(backend.service, ofService.add(backend));
   }
 
   /** The first free number after the last one given. */

@@ -877,13 +877,16 @@ export class Services implements Companion {
   /** Nobody hears of what is not on disk. */
   async #persistUntilDone(): Promise<void> {
     this.#persisting = true;
-    while (this.#persistAgain) {
-      this.#persistAgain = false;
-      const { revision, stored } = this.catalogue.snapshot();
-      await this.#write(stored);
-      this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+    try {
+      while (this.#persistAgain) {
+        this.#persistAgain = false;
+        const { revision, stored } = this.catalogue.snapshot();
+        await this.#write(stored);
+        this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+      }
+    } finally {
+      this.#persisting = false;
     }
-    this.#persisting = false;
   }
 
   async #persistOthers(): Promise<void> {

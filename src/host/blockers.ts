@@ -17,6 +17,8 @@ import { SERVICE_TABLE } from "./service_rules.ts";
 /** The first packet of a flow of ours, after translation: new, with a ct mark of ours. */
 export interface Flow {
   readonly hook: "forward" | "input";
+  /** Not tracked: a frame of ours between ports of the bridge, which pass here as well where `br_netfilter` is on. */
+  readonly bridged?: true;
   /** Names of links; undefined: it may be one or another. */
   readonly from: string | undefined;
   readonly to: string | undefined;
@@ -177,6 +179,10 @@ function iptablesRule(rule: IptablesRule): FilterRule {
 function iptablesCondition(option: string, value: string): (flow: Flow) => Truth {
   const listed = value.split(",");
   switch (option) {
+    case "--physdev-in":
+    case "--physdev-out":
+    case "--physdev-is-bridged":
+      return ({ bridged }) => bridged ? undefined : false;
     case "-i":
       return ({ from }) => isLink(from, value.replace(/\+$/, "*"));
     case "-o":
@@ -191,14 +197,15 @@ function iptablesCondition(option: string, value: string): (flow: Flow) => Truth
       return ({ port }) => listed.some((each) => inPorts(port, each.replace(":", "-")));
     case "--ctstate":
     case "--state":
-      return () => listed.some((state) => state === "NEW" || state === "DNAT" || state === "SNAT" && undefined);
+      return ({ bridged }) =>
+        bridged ? listed.includes("UNTRACKED") : any(listed.map((state) => state === "NEW" || state === "DNAT"));
     case "--icmp-type":
       return () => false;
     case "--dst-type":
       return ({ hook }) => value === "LOCAL" ? hook === "input" : value === "UNICAST" ? hook === "forward" : false;
     case "--mark": {
       const [mark, mask] = value.split("/").map(Number);
-      return () => ourMark(mark!, mask ?? 0xffff_ffff);
+      return ({ bridged }) => ourMark(mark!, mask ?? 0xffff_ffff, bridged);
     }
     default:
       return () => undefined;
@@ -289,7 +296,8 @@ function nftCompare(left: Json, right: unknown, flow: Flow): Truth {
     }
   }
   if (ct !== undefined) {
-    if (ct.key === "state") return ofSet(right, (state) => state === "new");
+    if (ct.key === "state") return ofSet(right, (state) => state === (flow.bridged ? "untracked" : "new"));
+    if (flow.bridged) return false;
     if (ct.key === "status") return ofSet(right, (status) => status === "dnat" || undefined);
     if (ct.key === "direction") return ofSet(right, (direction) => direction === "original");
     return undefined;
@@ -305,7 +313,7 @@ function nftCompare(left: Json, right: unknown, flow: Flow): Truth {
   }
   const masked = (left as { readonly "&"?: readonly [Json, number] })["&"];
   const of = masked?.[0]?.ct as Json | undefined;
-  if (masked !== undefined && of?.key === "mark" && typeof right === "number") return ourMark(right, masked[1]);
+  if (of?.key === "mark" && typeof right === "number") return ourMark(right, masked![1], flow.bridged);
   return undefined;
 }
 
@@ -350,9 +358,9 @@ function inPorts(port: number, text: string): Truth {
   return Number.isInteger(first) && Number.isInteger(last) ? first! <= port && port <= last! : undefined;
 }
 
-/** Of our ct mark a rule can know one bit. */
-function ourMark(mark: number, mask: number): Truth {
-  return mask === OURS ? mark === OURS : undefined;
+/** Of our ct mark a rule can know one bit; what is not tracked has none. */
+function ourMark(mark: number, mask: number, bridged: true | undefined): Truth {
+  return mask === OURS ? mark === (bridged ? 0 : OURS) : undefined;
 }
 
 /* What follows runs programs. */

@@ -166,14 +166,15 @@ Deno.test("a busy socket leaves the others their turn", async () => {
   busy.near.onWritable = pump;
   pump();
   await until(() => busy.far.octets > 10_000_000);
+  // In turns, not in time: who gets a processor when is not for us to say.
   let worst = 0;
   for (let i = 1; i <= 50; i++) {
-    const started = performance.now();
+    const before = busy.far.octets;
     quiet.near.socket.send(Uint8Array.of(i));
     await until(() => quiet.far.octets === i, 0);
-    worst = Math.max(worst, performance.now() - started);
+    worst = Math.max(worst, busy.far.octets - before);
   }
-  assert.ok(worst < 200, `${worst} ms`);
+  assert.ok(worst < 64_000_000, `${worst} octets of the busy one came first`);
 });
 
 Deno.test("a socket may be closed from any callback", async () => {
