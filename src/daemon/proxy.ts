@@ -78,11 +78,7 @@ export class DockerProxy {
   }
 
   static async start(o: ProxyServiceOptions): Promise<DockerProxy> {
-    const helper = await installHelper({ multicastRoute: !o.options.noMulticastRoute });
-    if (helper === undefined) {
-      o.log.warn("containers do not wait for their network", { reason: "this weave was built without a C compiler" });
-    }
-    return new DockerProxy(o, helper);
+    return new DockerProxy(o, await findHelper(o));
   }
 
   /** Begins to serve. Rejects with `OperationError`. */
@@ -200,6 +196,19 @@ export class DockerProxy {
       await delay(ROOM_MS);
     }
   }
+}
+
+/** Containers are attached without it as well, and nothing else of a router depends on it. */
+async function findHelper({ options, log }: ProxyServiceOptions): Promise<Helper | undefined> {
+  let reason = "this weave was built without a C compiler";
+  try {
+    const helper = await installHelper({ multicastRoute: !options.noMulticastRoute });
+    if (helper !== undefined) return helper;
+  } catch (error) {
+    reason = (error as Error).message;
+  }
+  log.warn("containers do not wait for their network", { reason });
+  return undefined;
 }
 
 const PURPOSE = "the Docker proxy";
