@@ -117,13 +117,7 @@ export function oneName(words: readonly string[]): string {
 }
 
 function pathOf(name: string): string {
-<<<<<<< HEAD
-  if (name === "" || [...name].some((sign) => sign <= " " || sign === "/")) {
-    throw new OptionError(`Cannot use "${name}" as name of a service`);
-  }
-=======
   if (!/^[^\s/]+$/.test(name)) throw new OptionError(`Cannot use "${name}" as name of a service`);
->>>>>>> services
   return `/service/${encodeURIComponent(name)}`;
 }
 
