@@ -38,13 +38,13 @@ type OnFailure = "kill" | "retry";
 export class ContainerAttacher {
   readonly #o: AttacherOptions;
   /** By id: what is under way. */
-  readonly #working = new Map<string, Promise<number | undefined>>();
+  readonly #working = new Map<string, Promise<void>>();
   /** By id: the process whose network is there. */
   readonly #attached = new Map<string, number>();
   /** By id: clients that wait for it to start. */
   readonly #clients = new Map<string, number>();
-  /** By id, as long as there are such clients: why it could not be attached. */
-  readonly #failures = new Map<string, unknown>();
+  /** By id, as long as there are such clients: what came of it, whoever began it. It may be removed by the time they ask. */
+  readonly #outcomes = new Map<string, "attached" | { readonly error: unknown }>();
   readonly #retries = new Map<string, number>();
   readonly #stopped = new AbortController();
 
@@ -65,17 +65,21 @@ export class ContainerAttacher {
       const left = this.#clients.get(id)! - 1;
       if (left > 0) return void this.#clients.set(id, left);
       this.#clients.delete(id);
-      this.#failures.delete(id);
+      this.#outcomes.delete(id);
     };
   }
 
   /** Resolves when it is in the network, or is not meant to be. Rejects with the reason; it does not run then. */
   async whenAttached(id: string): Promise<void> {
-    const pid = await this.#ensure(id, "kill");
-    // What was under way may have been about its former process.
-    if (pid !== undefined && !isAlive(pid)) await this.#ensure(id, "kill");
-    // It may have been tried before the engine said that the container runs.
-    if (this.#failures.has(id)) throw this.#failures.get(id);
+    if (!this.#outcomes.has(id)) {
+      try {
+        await this.#ensure(id, "kill");
+      } catch (error) {
+        if (!this.#outcomes.has(id)) throw error;
+      }
+    }
+    const outcome = this.#outcomes.get(id);
+    if (typeof outcome === "object") throw outcome.error;
   }
 
   handleStarted(id: string): void {
@@ -114,8 +118,7 @@ export class ContainerAttacher {
     }
   }
 
-  /** Resolves to its process; undefined: it is none of ours, or does not run. */
-  #ensure(id: string, onFailure: OnFailure): Promise<number | undefined> {
+  #ensure(id: string, onFailure: OnFailure): Promise<void> {
     let working = this.#working.get(id);
     if (working === undefined) {
       working = this.#attach(id, onFailure).finally(() => this.#working.delete(id));
@@ -124,23 +127,22 @@ export class ContainerAttacher {
     return working;
   }
 
-  async #attach(id: string, onFailure: OnFailure): Promise<number | undefined> {
+  async #attach(id: string, onFailure: OnFailure): Promise<void> {
     const container = readInspected(await askEngineFor(`/containers/${id}/json`));
-    if (container === undefined || !container.running || !container.ours) return undefined;
-    if (this.#attached.get(id) === container.pid) return container.pid;
+    if (container === undefined || !container.running || !container.ours) return;
+    if (this.#attached.get(id) === container.pid) return;
     const wish = wishOf(container, this.#o.settings);
-    if (!wish.attach) return undefined;
+    if (!wish.attach) return;
     const limit = AbortSignal.timeout(ATTACH_MS);
     try {
       await this.#attachNow(container, wish.addresses, AbortSignal.any([limit, this.#stopped.signal]));
       if (isAlive(container.pid)) this.#attached.set(id, container.pid);
-      this.#failures.delete(id);
-      return container.pid;
+      if (this.#clients.has(id)) this.#outcomes.set(id, "attached");
     } catch (error) {
       if (this.#stopped.signal.aborted) throw error;
       const { message } = error as Error;
       this.#o.log.warn("cannot attach container", { container: id, reason: message });
-      if (this.#clients.has(id)) this.#failures.set(id, error);
+      if (this.#clients.has(id)) this.#outcomes.set(id, { error });
       // What 'weave run' started it ends itself, and says why; at later starts it waits.
       if (onFailure === "kill" && container.switches === undefined) await this.#kill(container);
       throw error;
