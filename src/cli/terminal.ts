@@ -19,12 +19,19 @@ export const TERMINAL: Terminal = {
   printLine: (line) => write(Deno.stdout, encode(`${line}\n`)),
   warn(line) {
     try {
-      write(Deno.stderr, encode(`${line}\n`));
+      write(Deno.stderr, encode(`${harmless(line)}\n`));
     } catch {
       // Nobody listens, or there is no room: there is no one left to tell.
     }
   },
 };
+
+/** What controls a terminal, or turns text around, is written as `\u001b`: lines repeat what somebody else may have chosen. */
+export function harmless(line: string): string {
+  // deno-lint-ignore no-control-regex
+  const controls = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+  return line.replace(controls, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
 
 function encode(text: string): Uint8Array {
   return new TextEncoder().encode(text);

@@ -12,18 +12,19 @@ import {
 } from "../wire/link_config.ts";
 import { decodeMessages } from "../wire/netlink.ts";
 import { NETLINK_ROUTE } from "../wire/rtnetlink.ts";
+import { isServiceTable } from "./service_routes.ts";
 
 export interface LinkConfig {
   readonly addresses: readonly Setting[];
   readonly routes: readonly Setting[];
 }
 
-/** Of a link of this thread's namespace. @property multipath routes that leave by this link and others, which are not in it */
+/** Of a link of this thread's namespace, without our own routes by it. @property multipath routes that leave by this link and others, which are not in it */
 export function readLinkConfig(link: number): LinkConfig & { readonly multipath: number } {
   using netlink = new NetlinkSocket(NETLINK_ROUTE);
   const messages = (request: Uint8Array) => netlink.request(request).flatMap((datagram) => decodeMessages(datagram));
   const addresses = messages(encodeGetAllAddresses()).map((message) => captureAddress(message, link));
-  const routes = messages(encodeGetAllRoutes()).map((message) => captureRoute(message, link));
+  const routes = messages(encodeGetAllRoutes()).map((message) => captureRoute(message, link, isServiceTable));
   return {
     addresses: addresses.filter((address) => address !== undefined),
     routes: routes.filter((route) => route !== undefined && route !== "multipath"),

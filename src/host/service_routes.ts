@@ -185,9 +185,9 @@ function network({ address, prefixLength }: Cidr): Cidr {
 export function presentRouting(links: Links): Routing {
   return {
     rules: links.rules().filter(({ table, priority }) =>
-      table === "unreachable" ? priority >= UNREACHABLE_PRIORITY && priority < LAST_PRIORITY : isOurs(table)
+      table === "unreachable" ? priority >= UNREACHABLE_PRIORITY && priority < LAST_PRIORITY : isServiceTable(table)
     ),
-    routes: links.allRoutes().filter(({ table }) => isOurs(table)),
+    routes: links.allRoutes().filter(({ table }) => isServiceTable(table)),
     addresses: links.linkAddresses().filter(isServiceAddress),
   };
 }
@@ -252,7 +252,8 @@ export function keepServiceAddressesLast(links: Links, bridge: number): void {
   }
 }
 
-function isOurs(table: number | undefined): boolean {
+/** Whether a routing table is ours: what is in it is made anew wherever it is wanted. */
+export function isServiceTable(table: number | undefined): boolean {
   return table !== undefined && table >= NETWORK_TABLE && table < NETWORK_TABLE + TABLES;
 }
 

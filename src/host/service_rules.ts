@@ -254,7 +254,7 @@ class Renderer {
     if (view.fallback !== undefined) lookup("host", view.fallback.listeners, view.fallback.own);
     this.#chain(`from_${view.name}`, undefined, [
       ...rules,
-      ...view.name === "local" ? [] : this.#unclaimed(view.client),
+      ...view.name === "local" ? this.#unclaimedHere() : this.#unclaimed(view.client),
     ]);
   }
 
@@ -283,6 +283,16 @@ class Renderer {
     }
     this.#maps.set(`answered_${network}`, { declaration: "type ipv4_addr : verdict", elements });
     return [`ip daddr vmap @answered_${network}`];
+  }
+
+  /** As `#unclaimed()`, for programs on this host, where it is by the mesh that they mean such an address. */
+  #unclaimedHere(): string[] {
+    const addresses = this.plan.answered.filter(({ network }) => network === MESH).map(({ address }) => address);
+    if (this.facts.bridge === undefined || addresses.length === 0) return [];
+    const refused = `goto ${this.#refuse(HOST)}`;
+    const elements = new Map(addresses.map((address) => [formatIpv4(address), refused]));
+    this.#maps.set("answered_local", { declaration: "type ipv4_addr : verdict", elements });
+    return [`oifname ${anyOf(this.#meshLinks.map(quoted))} meta l4proto != icmp ip daddr vmap @answered_local`];
   }
 
   #elements(listeners: readonly ListenerPlan[], client: NetworkId): Map<string, string> {

@@ -56,8 +56,13 @@ export function captureAddress({ type, body }: NetlinkMessage, link: number): Se
 /**
  * A route by that link, `"multipath"` where it leaves by several and cannot be taken along. Those that come with an address are among them:
  * some programs make these themselves.
+ * @param isLeft of a routing table: what is in it stays behind
  */
-export function captureRoute({ type, body }: NetlinkMessage, link: number): Setting | "multipath" | undefined {
+export function captureRoute(
+  { type, body }: NetlinkMessage,
+  link: number,
+  isLeft: (table: number) => boolean = () => false,
+): Setting | "multipath" | undefined {
   if (type !== RTM.newRoute || body.length < ROUTE.octets || body[ROUTE.type] !== UNICAST) return undefined;
   const attributes = decodeAttributes(body.subarray(ROUTE.octets));
   const family = body[ROUTE.family];
@@ -65,7 +70,8 @@ export function captureRoute({ type, body }: NetlinkMessage, link: number): Sett
   if (family === AF.inet6) {
     if (protocol === PROTOCOL.kernel || protocol === PROTOCOL.routerAdvertisement) return undefined;
   } else if (family !== AF.inet) return undefined;
-  if ((u32Of(attributes.get(RTA.table)) ?? body[ROUTE.table]) === LOCAL_TABLE) return undefined;
+  const table = u32Of(attributes.get(RTA.table)) ?? body[ROUTE.table]!;
+  if (table === LOCAL_TABLE || isLeft(table)) return undefined;
   const hops = attributes.get(RTA.multipath);
   if (hops !== undefined) return leavesBy(hops, link) ? "multipath" : undefined;
   if (u32Of(attributes.get(RTA.outInterface)) !== link) return undefined;

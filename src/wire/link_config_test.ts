@@ -52,12 +52,15 @@ Deno.test("a route is taken along with its table and gateway, and without what t
   assert.equal(again.body[8], 4);
 });
 
-Deno.test("routes of the local table, and other kinds than unicast, are left", () => {
+Deno.test("routes of the local table, those told to be left, and other kinds than unicast, are left", () => {
   const plain = { destination: CIDR, link: 3 };
   const captured = captureRoute(one(encodeNewRoute(plain)), 3);
   assert.ok(captured !== undefined && captured !== "multipath");
   assert.equal(hasGateway(captured), false);
   assert.equal(captureRoute(one(encodeNewRoute({ ...plain, table: 255 })), 3), undefined);
+  const isLeft = (table: number) => table === 6_783_001;
+  assert.equal(captureRoute(one(encodeNewRoute({ ...plain, table: 6_783_001 })), 3, isLeft), undefined);
+  assert.ok(captureRoute(one(encodeNewRoute(plain)), 3, isLeft) !== undefined);
   assert.equal(captureRoute(one(encodeNewRoute({ ...plain, type: "local" })), 3), undefined);
 });
 

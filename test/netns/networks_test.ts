@@ -46,6 +46,6 @@ testAsRoot("reset gives the links of isolated networks back, and what would cut 
 
 async function linksOf(host: EmulatedHost): Promise<string> {
   return await host.sh(
-    "ip -o -4 address | sed 's/ valid_lft.*//;s/^[0-9]*: //' | grep eth | sort; ip route | grep -v weave | sort",
+    "ip -o -4 address | sed 's/ valid_lft.*//;s/^[0-9]*: //' | grep eth | sort; ip -4 route show table all | grep -v weave | sort",
   );
 }

@@ -26,8 +26,8 @@ const RATE = 1_000, SECONDS = 20;
 /** How long each client stays: 0.5 to 1.5 times that. */
 const HOLD_MS = 1_000;
 
-/** A busy machine may lose a packet, which is no failure: TCP sends it again after a second. */
-const PATIENCE_MS = 5_000;
+/** A busy machine may lose a packet, which is no failure: TCP sends it again after 1 s, 3 s and 7 s. */
+const PATIENCE_MS = 15_000;
 
 /** From `revoke` to the last connection's end. */
 const REVOKE_MS = 1_000;
