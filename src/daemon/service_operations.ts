@@ -29,7 +29,9 @@ import {
   checkServiceName,
   exportedPorts,
   type ExportInput,
+  HOST_NETWORK_NAME,
   type ImportInput,
+  MESH_NETWORK_NAME,
   parseExport,
   parseImport,
   parseListen,
@@ -132,6 +134,8 @@ export class ServiceOperations {
     return this.#alone(async () => {
       const desired = checkDesired(value, this.#desiredContext(value));
       const changes = differenceOf(this.#state(), desired);
+      if (changes.some(({ type }) => type.startsWith("set"))) this.#checkAble();
+      await this.#checkChanges(changes, force);
       if (!dryRun && changes.length > 0) await this.#carryOutAll(changes, force);
       return { text: renderChanges(changes), changes: changes.length };
     });
@@ -149,6 +153,21 @@ export class ServiceOperations {
 
   async #setNetwork(network: NetworkOption): Promise<void> {
     this.#checkAble();
+    this.#checkInterfaces(network);
+    const known = this.#s.networks.all().find(({ name }) => name === network.name);
+    this.#s.networks.set(network);
+    await this.#s.saveNetworks();
+    await this.#looked();
+    const failure = this.#s.networkFailure(network.name);
+    if (failure === undefined) return;
+    if (known === undefined) this.#s.networks.remove(network.name);
+    else this.#s.networks.set(known);
+    await this.#s.saveNetworks();
+    await this.#looked();
+    throw new OperationError(failure);
+  }
+
+  #checkInterfaces(network: NetworkOption): void {
     const { links, plumbing } = this.#s.o;
     const known = this.#s.networks.all().find(({ name }) => name === network.name);
     const missing = network.interfaces.filter((name) => !known?.interfaces.includes(name)).find((name) =>
@@ -162,19 +181,12 @@ export class ServiceOperations {
         `Cannot add network "${network.name}": ${network.interfaces.join(",")} leads to no network`,
       );
     }
-    this.#s.networks.set(network);
-    await this.#s.saveNetworks();
-    await this.#looked();
-    const failure = this.#s.networkFailure(network.name);
-    if (failure === undefined) return;
-    if (known === undefined) this.#s.networks.remove(network.name);
-    else this.#s.networks.set(known);
-    await this.#s.saveNetworks();
-    await this.#looked();
-    throw new OperationError(failure);
   }
 
   async #removeNetwork(name: string): Promise<void> {
+    if (name === HOST_NETWORK_NAME || name === MESH_NETWORK_NAME) {
+      throw new OperationError(`Cannot remove network "${name}": it is there on every host`);
+    }
     if (!this.#s.networks.all().some((network) => network.name === name)) {
       throw new OperationError(`There is no network "${name}" on this host`);
     }
@@ -213,6 +225,15 @@ export class ServiceOperations {
   async #obtain(spec: ImportSpec, before: ImportSpec | undefined): Promise<readonly Cidr[]> {
     this.#checkAble();
     await this.#checkBackends(spec, before);
+    const subnets = this.#subnetsOf(spec);
+    for (const subnet of subnets) {
+      await this.#s.ensureGateway(subnet);
+      await this.#offer(spec.name, subnet);
+    }
+    return subnets;
+  }
+
+  #subnetsOf(spec: ImportSpec): readonly Cidr[] {
     const { ipam } = this.#s.o;
     if (ipam === undefined) throw new OperationError("Cannot import: this router allocates no addresses");
     const subnets = spec.subnets.length > 0 ? spec.subnets : [ipam.defaultSubnet];
@@ -221,10 +242,6 @@ export class ServiceOperations {
       throw new OperationError(
         `Cannot offer ${spec.name} in ${formatCidr(outside)}: addresses are allocated from ${formatCidr(ipam.range)}`,
       );
-    }
-    for (const subnet of subnets) {
-      await this.#s.ensureGateway(subnet);
-      await this.#offer(spec.name, subnet);
     }
     return subnets;
   }
@@ -307,6 +324,27 @@ export class ServiceOperations {
         }`,
       );
     }
+    this.#checkListen(spec, force);
+    const key = keyOf({ kind: "export", spec, status: { ready: false, holding: undefined } });
+    for (const record of this.#s.catalogue.own()) {
+      if (record.kind !== "export" || record.spec.network !== spec.network) continue;
+      const { listen, name } = record.spec;
+      if (listen.address !== address || !portsOverlap(listen.ports, ports) || keyOf(record) === key) continue;
+      throw new OperationError(
+        `Cannot export ${spec.name}: ${name} is exported at ${formatListen(listen)} on network ${spec.network}`,
+      );
+    }
+    const known = this.#s.catalogue.ownRecord(key) as ExportRecord | undefined;
+    await this.#set({ kind: "export", spec, status: known?.status ?? { ready: false, holding: undefined } });
+    if (!this.#several) await this.#s.ensureGateways();
+    await this.#looked();
+    const shown = address !== "own" ? address : this.#mainAddress(spec.network, this.#s.ownAddresses(spec.network));
+    return { at: formatListen({ address: shown ?? "own", ports: { ...ports, protocol: "tcp" } }) };
+  }
+
+  /** Whether this host may listen there. */
+  #checkListen(spec: ExportSpec, force: boolean): void {
+    const { address } = spec.listen;
     const own = this.#s.ownAddresses(spec.network);
     const isOwn = address === "own" || own.includes(address);
     if (!isOwn && spec.network === "host") {
@@ -326,21 +364,6 @@ export class ServiceOperations {
       }
     }
     if (spec.dns && !force) this.#checkSiteDns(spec);
-    const key = keyOf({ kind: "export", spec, status: { ready: false, holding: undefined } });
-    for (const record of this.#s.catalogue.own()) {
-      if (record.kind !== "export" || record.spec.network !== spec.network) continue;
-      const { listen, name } = record.spec;
-      if (listen.address !== address || !portsOverlap(listen.ports, ports) || keyOf(record) === key) continue;
-      throw new OperationError(
-        `Cannot export ${spec.name}: ${name} is exported at ${formatListen(listen)} on network ${spec.network}`,
-      );
-    }
-    const known = this.#s.catalogue.ownRecord(key) as ExportRecord | undefined;
-    await this.#set({ kind: "export", spec, status: known?.status ?? { ready: false, holding: undefined } });
-    if (!this.#several) await this.#s.ensureGateways();
-    await this.#looked();
-    const shown = address !== "own" ? address : this.#mainAddress(spec.network, own);
-    return { at: formatListen({ address: shown ?? "own", ports: { ...ports, protocol: "tcp" } }) };
   }
 
   /** Whoever asks the host itself for names goes on doing so, unless somebody says otherwise. */
@@ -361,13 +384,13 @@ export class ServiceOperations {
 
   /** For the kernel it is much to say: once for many changes. */
   #listening(address: Ipv4 | undefined): readonly PortRange[] {
-    if (!this.#several) return listeningPorts(address);
-    const known = this.#knownListening.get(address) ?? listeningPorts(address);
-    this.#knownListening.set(address, known);
+    const known = this.#knownListening?.get(address) ?? listeningPorts(address);
+    this.#knownListening?.set(address, known);
     return known;
   }
 
-  readonly #knownListening = new Map<Ipv4 | undefined, readonly PortRange[]>();
+  /** As long as there are many changes. */
+  #knownListening: Map<Ipv4 | undefined, readonly PortRange[]> | undefined;
 
   /** The address by which others most likely know this host there. */
   #mainAddress(network: string, own: readonly Ipv4[]): Ipv4 | undefined {
@@ -394,6 +417,28 @@ export class ServiceOperations {
     };
   }
 
+  /** Nothing is changed where something would be refused, as far as that can be known before: of networks that change it cannot. */
+  async #checkChanges(changes: readonly Change[], force: boolean): Promise<void> {
+    const changing = new Set(changes.flatMap((change) => change.type === "setNetwork" ? [change.after.name] : []));
+    for (const change of changes) {
+      if (change.type === "setNetwork") this.#checkInterfaces(change.after);
+      if (change.type === "setImport") {
+        this.#subnetsOf(change.after);
+        const isKnown = change.after.backends.every(({ network }) => !changing.has(network));
+        if (isKnown) await this.#checkBackends(change.after, change.before);
+      }
+    }
+    this.#knownListening = new Map();
+    try {
+      for (const change of changes) {
+        if (change.type !== "setExport" || changing.has(change.after.network)) continue;
+        this.#checkListen(change.after, force || change.after.force);
+      }
+    } finally {
+      this.#knownListening = undefined;
+    }
+  }
+
   /** What many changes make necessary is done once. */
   async #carryOutAll(changes: readonly Change[], force: boolean): Promise<void> {
     const names = changes.flatMap((change) => change.type === "setImport" ? [change.after.name] : []);
@@ -412,7 +457,7 @@ export class ServiceOperations {
     await this.#s.whileBlind(async () => {
       try {
         this.#several = true;
-        this.#knownListening.clear();
+        this.#knownListening = new Map();
         for (const change of changes.slice(first.length)) {
           await this.#carryOut(change, force);
           // Frames, peers and timers have their turn.
@@ -420,6 +465,7 @@ export class ServiceOperations {
         }
       } finally {
         this.#several = false;
+        this.#knownListening = undefined;
         await this.#stored();
       }
     });
@@ -445,7 +491,7 @@ export class ServiceOperations {
         await this.#setImport(change.after, change.before);
         return;
       case "setExport":
-        await this.#setExport(change.after, force);
+        await this.#setExport(change.after, force || change.after.force);
         return;
       default:
         change satisfies never;

@@ -26,6 +26,7 @@ export function parseYaml(text: string, what: string): YamlFile {
   let value: unknown;
   try {
     value = document.toJS({ maxAliasCount: 100 });
+    if (isCyclic(value, [])) throw new Error("an alias stands within what it means");
   } catch (error) {
     throw new OptionError(`${what}: ${(error as Error).message}`);
   }
@@ -39,6 +40,12 @@ export function parseYaml(text: string, what: string): YamlFile {
       return 1;
     },
   };
+}
+
+function isCyclic(value: unknown, above: readonly unknown[]): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  if (above.includes(value)) return true;
+  return Object.values(value).some((inner) => isCyclic(inner, [...above, value]));
 }
 
 /** Text that reads as this value, of JSON's kinds. */

@@ -36,4 +36,5 @@ Deno.test("parseYaml() does not grow what refers to itself without end", () => {
     );
   }
   assert.throws(() => parseYaml(bomb.join("\n"), "bomb"), { message: /^bomb: Excessive alias count/ });
+  assert.throws(() => parseYaml("a: &a [*a]\n", "ring"), { message: "ring: an alias stands within what it means" });
 });

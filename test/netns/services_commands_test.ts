@@ -157,6 +157,33 @@ services:
     assert.match(wrong.stderr, /services\.yaml|line \d|services\[0\]|to|colour/);
     await write(": [");
     assert.match((await a!.attemptWeave("service", "apply", "/run/services.yaml")).stderr, /line 1|services\.yaml/);
+
+    // What is refused while it is done is refused before, and nothing of it is done.
+    const config = await service(a!, "export-config");
+    const web = 'import: { to: ["192.168.60.10:80"] }';
+    const refusals: [string, RegExp][] = [
+      [`services: [{ name: new, ${web}, export: [{ listen: 22 }] }]`, /^Cannot export new at 22: .*\n$/],
+      [`services: [{ name: new, ${web}, export: [{ listen: "10.99.0.1:80" }] }]`, /^Cannot export new at 10\.99\.0\.1/],
+      [`services: [{ name: new, import: { to: ["192.168.60.1:80"] } }]`, /^Cannot import new: 192\.168\.60\.1 .*/],
+      [`services: [{ name: new, ${web.slice(0, -2)}, subnets: [10.99.0.0/16] } }]`, /^Cannot offer new in 10\.99/],
+      [`networks: { plant: eth1, other: eth99 }\nservices: []`, /^Cannot add network "other": .*"eth99"\n$/],
+    ];
+    for (const [text, says] of refusals) {
+      await write(text);
+      for (const options of [["--dry-run"], []]) {
+        const refused = await a!.attemptWeave("service", "apply", "/run/services.yaml", ...options);
+        assert.notEqual(refused.code, 0, text);
+        assert.match(refused.stderr.replace(/See .*\n/, ""), says);
+        assert.equal(await service(a!, "export-config"), config, text);
+      }
+    }
+
+    // What was forced once may be had again.
+    await service(a!, "export", "web", "--listen", "22", "--force");
+    await write(await service(a!, "export-config"));
+    await service(a!, "rm", "web");
+    await service(a!, "apply", "/run/services.yaml");
+    assert.match(await service(a!, "ls"), /host:22/);
   },
 );
 
