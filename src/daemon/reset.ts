@@ -14,6 +14,9 @@ import type { Link } from "../wire/rtnetlink.ts";
 import type { Progress } from "./address_book.ts";
 import { HOST, type HostPaths, Plumbing } from "./plumbing.ts";
 
+/** Where Docker looks for drivers: made by us where Docker is not there yet. */
+const PLUGIN_FOLDERS = ["/run/docker/plugins", "/run/docker"];
+
 export interface ResetOptions {
   /** P of the state files `P-*`: `/var/lib/weave/weave`, or what `--db-prefix` said. */
   readonly statePrefix: string;
@@ -43,6 +46,7 @@ export async function reset(options: ResetOptions): Promise<void> {
     await step(removeHelper);
     await step(() => removeState(options.statePrefix));
     for (const file of options.files) await step(() => removeIfThere(file));
+    for (const folder of PLUGIN_FOLDERS) await step(() => removeIfEmpty(folder));
     // The lock lies in there: whoever waits for it sees that it is gone and makes another.
     await step(() => Deno.remove(runDir, { recursive: true }));
   });
@@ -105,6 +109,15 @@ async function removeState(prefix: string): Promise<void> {
     if (!others) await Deno.remove(directory);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound) && !isBusy(error)) throw error;
+  }
+}
+
+async function removeIfEmpty(folder: string): Promise<void> {
+  try {
+    await Deno.remove(folder);
+  } catch (error) {
+    const others = /Directory not empty|ENOTEMPTY|os error 39/.test(String(error));
+    if (!(error instanceof Deno.errors.NotFound) && !others && !isBusy(error)) throw error;
   }
 }
 
