@@ -285,6 +285,7 @@ export const C = {
   IP_PMTUDISC_DO: 2,
   IP_MTU: 14,
   TCP_NODELAY: 1,
+  TCP_MAXSEG: 2,
   TCP_USER_TIMEOUT: 18,
   SOL_UDP: 17,
   UDP_SEGMENT: 103,

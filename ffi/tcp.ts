@@ -20,6 +20,11 @@ import {
 } from "./socket.ts";
 
 const BACKLOG = 128;
+/**
+ * Octets of a segment, both ways: the least that every host takes (RFC 9293, 3.7.1). Packets of that size also pass where the path is
+ * narrower than the link and nobody says so, where TCP would wait for ever; what routers tell each other is little.
+ */
+const SEGMENT_OCTETS = 536;
 /** A peer that is gone is found out by the mesh earlier; this clears away what waits for nobody. */
 const USER_TIMEOUT_MS = 60_000;
 const EAGAIN = ERRNO.EAGAIN[0], EINPROGRESS = ERRNO.EINPROGRESS[0], ECONNABORTED = ERRNO.ECONNABORTED[0];
@@ -38,6 +43,8 @@ export function listenTcp(local: SocketAddress): { fd: Fd; local: SocketAddress 
     const context = { address: formatAddress(local) };
     // Connections of a router that is no more may linger on the port.
     setOption(fd, C.SOL_SOCKET, C.SO_REUSEADDR, 1, "SO_REUSEADDR");
+    // Taken over by connections, and announced to their other ends.
+    setOption(fd, C.IPPROTO_TCP, C.TCP_MAXSEG, SEGMENT_OCTETS, "TCP_MAXSEG");
     bind(fd, encodeAddress(local), context);
     check("listen", () => libc.listen(fd.raw, BACKLOG), context);
   });
@@ -72,6 +79,7 @@ export interface ConnectOptions {
 export function connectTcp(remote: SocketAddress, { source = 0, mark = 0 }: ConnectOptions = {}): Fd {
   return setUp(openSocket("TCP socket", C.AF_INET, C.SOCK_STREAM), (fd) => {
     setConnectionOptions(fd);
+    setOption(fd, C.IPPROTO_TCP, C.TCP_MAXSEG, SEGMENT_OCTETS, "TCP_MAXSEG");
     if (mark !== 0) setOption(fd, C.SOL_SOCKET, C.SO_MARK, mark, "SO_MARK");
     const from = { address: source, port: 0 };
     if (source !== 0) bind(fd, encodeAddress(from), { address: formatAddress(from) });
