@@ -43,7 +43,9 @@ testAsRoot("a thousand services on one gateway, and ten thousand in the mesh", a
   for (const number of [1, 2]) {
     const host = await lab.host(`crowd${number}`);
     await lab.link(host, gateway);
-    orders.push(`${await Deno.makeTempFile({ prefix: "weave-crowd-" })}-orders`);
+    const path = await Deno.makeTempFile({ prefix: "weave-crowd-" });
+    await Deno.remove(path);
+    orders.push(path);
     const us = `02:00:00:00:00:0${number}`;
     const launch = ["launch", "--foreground", "--name", us, "--no-restart", gateway.address(host)];
     crowd.use(
