@@ -68,7 +68,7 @@ export async function remove(input: Input<typeof REMOVE_SERVICE_OPTIONS>): Promi
 export async function list({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   noWords(words);
   const body = await ask(await routerClient(given, terminal), "/service");
-  if (values.json) terminal.printLine(body);
+  if (values.json) terminal.printLine(body.trimEnd());
   else for (const line of columns((JSON.parse(body) as ServiceJson[]).map(listRow))) terminal.printLine(line);
   return 0;
 }
@@ -76,7 +76,7 @@ export async function list({ words, values, given, terminal }: Input<typeof QUER
 export async function show({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   const name = oneName(words);
   const body = await ask(await routerClient(given, terminal), pathOf(name));
-  if (values.json) terminal.printLine(body);
+  if (values.json) terminal.printLine(body.trimEnd());
   else for (const line of showLines(JSON.parse(body) as ServiceJson)) terminal.printLine(line);
   return 0;
 }

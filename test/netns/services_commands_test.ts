@@ -197,6 +197,8 @@ testAsRoot("weave service ls and show say what there is", async () => {
   await waitEstablished(a!, [b!]);
   await serveName(plain, 80);
   assert.equal(await service(a!, "ls"), "");
+  assert.equal((await a!.attemptWeave("service", "ls", "--json")).stdout, "[]\n");
+  assert.match((await a!.attemptWeave("network", "ls", "--json")).stdout, /^\[.*\]\n$/);
   const address = await service(
     a!,
     "import",
