@@ -46,6 +46,8 @@ export interface ExportJson {
   readonly nickname: string;
   readonly reachable: boolean;
   readonly network: string;
+  /** Which of the service's ports is meant, as `5432`, `10000-10010`; null: it has no other. */
+  readonly port: string | null;
   /** `5432`, `192.168.7.9:5432/udp`. */
   readonly listen: string;
   /** Empty: everybody. */

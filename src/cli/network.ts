@@ -23,7 +23,7 @@ export async function remove(input: Input<typeof QUERY_OPTIONS>): Promise<number
 export async function list({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   noWords(words);
   const body = await ask(await routerClient(given, terminal), "/network");
-  if (values.json) terminal.printLine(body);
+  if (values.json) terminal.printLine(body.trimEnd());
   else for (const line of columns((JSON.parse(body) as NetworkJson[]).map(row))) terminal.printLine(line);
   return 0;
 }

@@ -68,7 +68,7 @@ export async function remove(input: Input<typeof REMOVE_SERVICE_OPTIONS>): Promi
 export async function list({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   noWords(words);
   const body = await ask(await routerClient(given, terminal), "/service");
-  if (values.json) terminal.printLine(body);
+  if (values.json) terminal.printLine(body.trimEnd());
   else for (const line of columns((JSON.parse(body) as ServiceJson[]).map(listRow))) terminal.printLine(line);
   return 0;
 }
@@ -76,7 +76,7 @@ export async function list({ words, values, given, terminal }: Input<typeof QUER
 export async function show({ words, values, given, terminal }: Input<typeof QUERY_OPTIONS>): Promise<number> {
   const name = oneName(words);
   const body = await ask(await routerClient(given, terminal), pathOf(name));
-  if (values.json) terminal.printLine(body);
+  if (values.json) terminal.printLine(body.trimEnd());
   else for (const line of showLines(JSON.parse(body) as ServiceJson)) terminal.printLine(line);
   return 0;
 }
@@ -136,13 +136,15 @@ export function formOf(fields: Readonly<Record<string, Field>>): URLSearchParams
 // In words
 
 function listRow({ name, ports, addresses, imports, exports, warnings }: ServiceJson): readonly string[] {
-  const healthy = imports.flatMap(({ backends }) => backends);
-  const up = healthy.filter(({ health }) => health === "up").length;
+  const backends = imports.flatMap(({ backends }) => backends);
+  // Of a peer out of reach nobody knows more than what it said last.
+  const up = imports.filter(({ reachable }) => reachable).flatMap(({ backends }) => backends)
+    .filter(({ health }) => health === "up").length;
   return [
     name,
     ports.join(",") || "-",
     addresses.map(({ address }) => address).join(",") || "-",
-    healthy.length === 0 ? "-" : `${up}/${healthy.length} up`,
+    backends.length === 0 ? "-" : `${up}/${backends.length} up`,
     exports.map(({ network, listen }) => `${network}:${listen}`).join(",") || "-",
     ...warnings.length === 0 ? [] : [`${warnings.length} warning${warnings.length === 1 ? "" : "s"}`],
   ];
@@ -171,7 +173,9 @@ function showLines({ name, ports, addresses, imports, exports, warnings }: Servi
       ),
     ]),
     ...exports.map((one) =>
-      `  exported by ${peer(one)} to ${one.network} at ${one.listen}${one.answers ? "" : ", does not answer"}` +
+      `  exported by ${peer(one)}${one.port === null ? "" : `, port ${one.port},`} to ${one.network} at ${one.listen}${
+        one.answers ? "" : ", does not answer"
+      }` +
       `${one.dns ? ", with its name" : ""}${one.allow.length === 0 ? "" : `, for ${one.allow.join(",")}`}`
     ),
     ...warnings.map((warning) => `  warning: ${warning}`),

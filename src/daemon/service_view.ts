@@ -114,13 +114,17 @@ function importJson(services: Services, { owner, reachable, record }: Known<Impo
 
 function exportJson(services: Services, { owner, reachable, record }: Known<ExportRecord>): ExportJson {
   const { spec, status } = record;
-  const { address } = spec.listen;
+  const { address, ports } = spec.listen;
+  const port = spec.port === undefined
+    ? undefined
+    : { ...ports, first: spec.port, last: spec.port + ports.last - ports.first };
   const ours = owner === services.o.ourName;
   // Of others nobody knows which addresses are their own: what they hold, and what every address of theirs is.
   const own = address === "own" || ours && services.ownAddresses(spec.network).includes(address);
   return {
     ...peerJson(services, owner, reachable),
     network: spec.network,
+    port: port === undefined ? null : formatPortRange(port),
     listen: formatListen(spec.listen),
     allow: spec.allow?.map(formatCidr) ?? [],
     dns: spec.dns,

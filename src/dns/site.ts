@@ -34,7 +34,12 @@ export class SiteNames implements Handler {
     counters.local++;
     answer.begin(query, at, limit, FLAG.AA);
     if (query.type !== TYPE.A && query.type !== ANY) return true;
-    for (const address of addresses.slice(0, answer.room(ADDRESS_OCTETS))) answer.addAddress(ttlSeconds, address);
+    const fitting = addresses.slice(0, answer.room(ADDRESS_OCTETS));
+    for (const address of fitting) answer.addAddress(ttlSeconds, address);
+    if (fitting.length < addresses.length) {
+      counters.truncated++;
+      answer.truncated();
+    }
     return true;
   }
 }

@@ -1,12 +1,13 @@
 /**
  * A router that is real in everything but what it says of services: for each line of a file it says what that attack says, to all and to
- * the victim alone; then it takes the file away. For `services_security_test.ts`.
+ * the victim alone; then it takes the file away. For tests of services.
  *
  *     deno run … hostile_peer.ts FILE VICTIM OTHER launch --foreground …      peers: whom it attacks, in whose name it speaks
  */
 
 import { run } from "../../src/cli/run.ts";
-import { parsePeerName } from "../../src/lib/mac.ts";
+import { parseIpv4 } from "../../src/lib/ip.ts";
+import { parsePeerName, type PeerName } from "../../src/lib/mac.ts";
 import { Catalogue, type CatalogueOutput } from "../../src/service/catalogue.ts";
 import { Payloads } from "../../src/service/service_gossip.ts";
 import { decodeService, encodeRecord, type ServiceRecord } from "../../src/wire/service.ts";
@@ -18,10 +19,11 @@ const [orders, victim, other, ...args] = Deno.args as [string, string, string, .
 const US = args[args.indexOf("--name") + 1]!;
 /** Names. They stand for millions: what more there is goes the way of most of these. */
 const MANY = 60_000;
+const CROWD = 4_500;
 const ENCODER = new TextEncoder();
 
 /** What is yet to be said. */
-const pending: string[] = [];
+const pending: { readonly text: string; readonly to: PeerName }[] = [];
 const said: CatalogueOutput[] = [];
 const honest = { poll: Catalogue.prototype.poll, handleTimeout: Catalogue.prototype.handleTimeout };
 let clock = 0;
@@ -42,11 +44,11 @@ Catalogue.prototype.poll = function () {
 /** Comes often, as `pollTimeout()` asks for it. */
 Catalogue.prototype.handleTimeout = function (now) {
   clock = now;
-  for (const text of pending.splice(0, 8)) {
+  for (const { text, to } of pending.splice(0, 8)) {
     const payload = ENCODER.encode(text);
     // As a broadcast and to one alone these are not even looked at.
     if (text.includes('"heads"')) said.push({ type: "gossip", data: new Payloads([payload]) });
-    said.push({ type: "unicast", to: parsePeerName(victim)!, payload });
+    said.push({ type: "unicast", to, payload });
     if (payload.length < 50_000) said.push({ type: "broadcast", data: new Payloads([payload]) });
   }
   honest.handleTimeout.call(this, now);
@@ -54,19 +56,21 @@ Catalogue.prototype.handleTimeout = function (now) {
 
 Catalogue.prototype.pollTimeout = () => ({ at: clock + 50, why: "the next attack" });
 
-Catalogue.prototype.handleUnicast = (_source, payload) => {
+Catalogue.prototype.handleUnicast = (source, payload) => {
   const message = decodeService(payload);
-  if (message.type === "want" && message.owner === parsePeerName(US)) pending.push(...answers);
+  if (message.type === "want" && message.owner === parsePeerName(US)) {
+    pending.push(...answers.map((text) => ({ text, to: source })));
+  }
 };
 
 function say(...texts: string[]): void {
-  pending.push(...texts);
+  pending.push(...texts.map((text) => ({ text, to: parsePeerName(victim)! })));
 }
 
 /** Says that we have records, and tells them to who asks. */
 function have(list: readonly unknown[]): void {
   answers = [records(US, list)];
-  pending.push(JSON.stringify({ type: "heads", by: US, heads: [[US, life, list.length, 1]] }));
+  say(JSON.stringify({ type: "heads", by: US, heads: [[US, life, list.length, 1]] }));
 }
 
 /** All records of an owner, as they are said to be from now on. */
@@ -89,6 +93,20 @@ function changed(record: ServiceRecord, change: (json: Json & { spec: Json }) =>
 /** Replaces a word wherever it stands in the JSON of a record. */
 function withWord(record: ServiceRecord, from: string, to: unknown): unknown {
   return JSON.parse(JSON.stringify(encodeRecord(record)).replaceAll(JSON.stringify(from), JSON.stringify(to)));
+}
+
+/** In messages each of which follows on the one before. */
+function haveMany(count: number, record: (number: number) => unknown): void {
+  life++;
+  const texts: string[] = [];
+  for (let first = 1; first <= count; first += 300) {
+    const list = Array.from({ length: 300 }, (_, i) => [first + i, record(first + i)]);
+    const range = { since: first - 1, seq: first + 299 };
+    const full = { full: true, last: first + 300 > count };
+    texts.push(JSON.stringify({ type: "records", owner: US, life, ...range, ...full, records: list }));
+  }
+  answers = texts;
+  say(JSON.stringify({ type: "heads", by: US, heads: [[US, life, count, 1]] }));
 }
 
 const BAD_PORTS = ["-5", "0", "70000", "20-10", "1e3", ""];
@@ -124,19 +142,13 @@ const ATTACKS: Readonly<Record<string, () => void>> = {
     say(records(US, [null, 5, "x", [], {}, { kind: "import" }, { kind: "other" }]));
     say(JSON.stringify({ type: "records", owner: US, life: -1, since: 1e300, seq: "x", records: {} }));
   },
-  many: () => {
-    // In messages each of which follows on the one before.
-    life++;
-    const texts: string[] = [];
-    for (let first = 1; first <= MANY; first += 300) {
-      const list = Array.from({ length: 300 }, (_, i) => [first + i, imported(`n${first + i}`)]);
-      const range = { since: first - 1, seq: first + 299 };
-      const full = { full: true, last: first + 300 > MANY };
-      texts.push(JSON.stringify({ type: "records", owner: US, life, ...range, ...full, records: list }));
-    }
-    answers = texts;
-    say(JSON.stringify({ type: "heads", by: US, heads: [[US, life, MANY, 1]] }));
-  },
+  many: () => haveMany(MANY, (i) => imported(`n${i}`)),
+  /** No attack at all, but as much as a large gateway has. */
+  crowd: () =>
+    haveMany(CROWD, (i) => {
+      const address = parseIpv4("10.46.0.0")! + (Number.parseInt(US.slice(-2), 16) << 13) + i;
+      return encodeRecord(importOf(`n${US.slice(-2)}-${i}`, { offers: [{ address }] }));
+    }),
   owners: () => {
     // Heads of owners that nobody has ever seen.
     for (let first = 0; first < 200_000; first += 2_000) {

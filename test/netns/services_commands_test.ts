@@ -197,6 +197,8 @@ testAsRoot("weave service ls and show say what there is", async () => {
   await waitEstablished(a!, [b!]);
   await serveName(plain, 80);
   assert.equal(await service(a!, "ls"), "");
+  assert.equal((await a!.attemptWeave("service", "ls", "--json")).stdout, "[]\n");
+  assert.match((await a!.attemptWeave("network", "ls", "--json")).stdout, /^\[.*\]\n$/);
   const address = await service(
     a!,
     "import",
@@ -212,13 +214,14 @@ testAsRoot("weave service ls and show say what there is", async () => {
   );
   await waitKnown(b!, "web");
   await service(b!, "export", "web", "--listen", "8080", "--allow", "10.0.0.0/8");
+  await service(b!, "export", "web:80", "--listen", "8081");
   const name = (await report(a!)).Router.Name;
   const shown = await waitFor(
     "its health",
     async () => {
       const shown = await show(b!, "web");
       const health = shown.imports[0]?.backends.map((one) => one.health).join();
-      return health === "up,down" && shown.exports.length === 1 ? shown : undefined;
+      return health === "up,down" && shown.exports.length === 2 ? shown : undefined;
     },
     5_000,
     [a!],
@@ -233,7 +236,8 @@ testAsRoot("weave service ls and show say what there is", async () => {
     ["192.168.60.10:80", "plant"],
     ["192.168.60.11:80", "plant"],
   ]);
-  const [exported] = shown.exports;
+  const [exported, byPort] = shown.exports;
+  assert.deepEqual([exported!.port, byPort!.port], [null, "80"]);
   assert.equal(exported!.nickname, "b");
   assert.equal(exported!.network, "host");
   assert.deepEqual(exported!.allow, ["10.0.0.0/8"]);
@@ -242,6 +246,7 @@ testAsRoot("weave service ls and show say what there is", async () => {
     assert.match(await service(host, "ls"), new RegExp(`^web .*${address}.*1/2`));
     const text = await service(host, "show", "web");
     assert.match(text, /192\.168\.60\.11:80 +plant +down/);
+    assert.match(text, /exported by .*\(b\), port 80, to host at 8081/);
   }
   assert.match(await a!.weave("network", "ls"), /^plant +eth1/m);
   assert.match(await a!.weave("status"), /Service: services|services/i);
@@ -253,6 +258,7 @@ testAsRoot("weave service ls and show say what there is", async () => {
   ]);
   assert.equal(await ask(b!, "127.0.0.1", 8080), "");
   assert.match(await service(b!, "show", "web"), /unreachable/);
+  assert.match(await service(b!, "ls"), /^web .* 0\/2 up/);
   await b!.weave("rmpeer", name);
   await waitFor("its record to go", async () => (await show(b!, "web")).imports.length === 0, 10_000, [b!]);
 });

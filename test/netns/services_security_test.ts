@@ -284,3 +284,39 @@ testAsRoot("services are changed by root alone, and no name does harm on the way
   assert.equal((await rulesOf(gateway)).services, before);
   assert.equal(JSON.parse(await service(gateway, "ls", "--json")).length, 1);
 });
+
+testAsRoot("a router whose services cannot be read does not start without them, and says so in one line", async () => {
+  await using lab = new Lab({ errorsExpected: true });
+  const host = await lab.host("a");
+  const file = "/var/lib/weave/weave-services.json";
+  await host.weave("launch");
+  await service(host, "import", "web", "--to", "192.168.7.10:80", "--check", "none");
+  await host.weave("stop");
+  const good = await host.sh(`cat ${file}`);
+  const table = (await rulesOf(host)).services;
+  const broken: readonly (readonly [content: string, says: RegExp])[] = [
+    ["", /weave-services\.json/],
+    [good.slice(0, -20), /weave-services\.json/],
+    [good.replace(/"version":"\d+/, '"version":"99'), /newer|99/],
+    [good.replace('"records":[', '"records":[7,'), /weave-services\.json/],
+    ["{}", /weave-services\.json/],
+  ];
+  for (const [content, says] of broken) {
+    await host.exec(["sh", "-c", `cat > ${file}`], { input: content });
+    const { code, stdout, stderr } = await host.attemptWeave("launch");
+    const what = `${content.slice(0, 30)}: ${stderr}`;
+    assert.deepEqual([code, stdout], [1, ""], what);
+    assert.match(stderr, says, what);
+    assert.ok(stderr.trimEnd().split("\n").length <= 2, what);
+    assert.equal(await host.sh(`cat ${file}`), content.trimEnd(), "it is left as it is");
+    assert.equal((await rulesOf(host)).services, table, "rules go on as they were");
+  }
+  await host.exec(["sh", "-c", `cat > ${file}`], { input: good });
+  await host.weave("launch");
+  assert.equal((await show(host, "web")).imports.length, 1);
+  // What others told can be told again.
+  await host.weave("stop");
+  await host.sh("echo broken > /var/lib/weave/weave-services-others.json");
+  await host.weave("launch");
+  assert.match(await host.weave("logs"), /services of others that were stored cannot be read/);
+});
