@@ -111,7 +111,13 @@ export const EXPORT_OPTIONS = {
 export const BIND_OPTIONS = { allowLocal: SERVICE.allowLocal, ...PRINTS, ...ASKS, ...EVERYWHERE };
 export const REMOVE_SERVICE_OPTIONS = { exportOnly: SERVICE.exportOnly, ...PRINTS, ...ASKS, ...EVERYWHERE };
 export const APPLY_OPTIONS = { dryRun: SERVICE.dryRun, force: SERVICE.force, ...PRINTS, ...ASKS, ...EVERYWHERE };
-export const ADD_NETWORK_OPTIONS = { isolated: SERVICE.isolated, ...PRINTS, ...ASKS, ...EVERYWHERE };
+export const ADD_NETWORK_OPTIONS = {
+  isolated: SERVICE.isolated,
+  force: SERVICE.forceIsolated,
+  ...PRINTS,
+  ...ASKS,
+  ...EVERYWHERE,
+};
 
 /** A command of two words. */
 function subcommand<O extends Options>(declaration: Omit<Declaration<O>, "group" | "ours">): Command {

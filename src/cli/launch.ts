@@ -75,6 +75,10 @@ export async function launch({ given, words, values, terminal }: Input<typeof LA
     const { checkRange, interfacesApart } = await import("../daemon/range_check.ts");
     checkRange(asked.options.ipam, await interfacesApart(asked.options), terminal);
   }
+  if (asked.options.networks.some(({ isolated }) => isolated)) {
+    const { checkTargetsStay } = await import("../daemon/cut_off.ts");
+    await checkTargetsStay(asked.options, asked.peers);
+  }
   await checkNames(asked);
   await refreshCniPlugin(terminal);
   if (values.foreground) return await launchHere(given, words);

@@ -12,7 +12,8 @@ export async function add(input: Input<typeof ADD_NETWORK_OPTIONS>): Promise<num
   const network = parseNetwork(given);
   if (typeof network === "string") throw new OptionError(`Cannot use "${given}" as network: ${network}`);
   const { name, interfaces } = network;
-  const form = formOf({ interface: interfaces, isolated: network.isolated || input.values.isolated });
+  const { isolated, force } = input.values;
+  const form = formOf({ interface: interfaces, isolated: network.isolated || isolated, force });
   return await change(input, "POST", `/network/${encodeURIComponent(name)}`, { form });
 }
 

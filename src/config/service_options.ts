@@ -90,5 +90,6 @@ export const SERVICE = {
   force: toggle({ flag: "force", help: "even if the host itself listens there" }),
   exportOnly: toggle({ flag: "export", help: "what is exported, at LISTEN alone if given" }),
   dryRun: toggle({ flag: "dry-run", help: "only say what would change" }),
+  forceIsolated: toggle({ flag: "force", help: "even if peers are reached by an isolated interface" }),
   isolated: toggle({ flag: "isolated", help: "move the interfaces into a namespace of their own" }),
 } as const satisfies Options;

@@ -2,13 +2,15 @@
  * Numbers that stand in marks for networks and backends. What has a number keeps it across restarts, as flows have it too; a number that is
  * free again comes last in line, so that the flows of who had it before are gone.
  */
-import type { Ipv4 } from "../lib/ip.ts";
-import { type BackendId, FIRST_NAMED_NETWORK, LAST_NETWORK, type NetworkId } from "../service/plan.ts";
+import {
+  type BackendId,
+  type BackendPlace,
+  FIRST_NAMED_NETWORK,
+  LAST_NETWORK,
+  type NetworkId,
+} from "../service/plan.ts";
 
-export interface StoredBackendId {
-  readonly service: string;
-  readonly network: NetworkId;
-  readonly address: Ipv4;
+export interface StoredBackendId extends BackendPlace {
   readonly id: BackendId;
 }
 
@@ -36,13 +38,16 @@ export class ServiceIds {
   }
 
   /** @throws RangeError where there are 65,535 already */
-  backend(service: string, network: NetworkId, address: Ipv4): BackendId {
-    const known = this.#backends.get(keyOf({ service, network, address }));
+  backend({ service, network, address, port }: BackendPlace): BackendId {
+    const place = { service, network, address, port };
+    const known = this.#backends.get(keyOf(place));
     if (known !== undefined) return known.id;
+    const adopted = this.#adopt(place);
+    if (adopted !== undefined) return adopted;
     const id = this.#next(this.#lastBackend, 1, LAST_BACKEND, (id) => this.#taken.has(id));
     if (id === undefined) throw new RangeError(`There are ${LAST_BACKEND} backends already`);
     this.#lastBackend = id;
-    this.#put({ service, network, address, id });
+    this.#put({ ...place, id });
     this.dirty = true;
     return id;
   }
@@ -89,6 +94,18 @@ export class ServiceIds {
     };
   }
 
+  /** What was noted without its port, as all ports of an address were one, is the first that comes. */
+  #adopt(place: BackendPlace): BackendId | undefined {
+    const key = keyOf({ ...place, port: undefined });
+    const known = this.#backends.get(key);
+    if (known === undefined) return undefined;
+    this.#backends.delete(key);
+    this.#byService.get(place.service)!.delete(known);
+    this.#put({ ...place, id: known.id });
+    this.dirty = true;
+    return known.id;
+  }
+
   #put(backend: StoredBackendId): void {
     this.#backends.set(keyOf(backend), backend);
     this.#taken.set(backend.id, backend);
@@ -107,6 +124,6 @@ export class ServiceIds {
   }
 }
 
-function keyOf({ service, network, address }: Omit<StoredBackendId, "id">): string {
-  return `${service} ${network} ${address}`;
+function keyOf({ service, network, address, port }: BackendPlace): string {
+  return `${service} ${network} ${address}${port === undefined ? "" : ` ${port.protocol} ${port.first}`}`;
 }

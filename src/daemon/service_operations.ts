@@ -43,6 +43,7 @@ import {
 import type { NetworkOption } from "../config/service_options.ts";
 import { formatMac } from "../lib/mac.ts";
 import { formatListen } from "../wire/service.ts";
+import { checkPeersStay } from "./cut_off.ts";
 import { listeningPorts } from "./network_addresses.ts";
 import { holdId, relayId, type Services } from "./services.ts";
 
@@ -129,7 +130,7 @@ export class ServiceOperations {
     return configOf(this.#state());
   }
 
-  /** Makes it what a file says. @param options `force`: exports where the host itself listens too */
+  /** Makes it what a file says. @param options `force`: what `--force` of single commands allows */
   apply(value: unknown, { dryRun, force }: { readonly dryRun: boolean; readonly force: boolean }): Promise<Applied> {
     return this.#alone(async () => {
       const desired = checkDesired(value, this.#desiredContext(value));
@@ -143,17 +144,18 @@ export class ServiceOperations {
 
   // Networks
 
-  setNetwork(network: NetworkOption): Promise<void> {
-    return this.#alone(() => this.#setNetwork(network));
+  /** @param force even if peers are reached by an interface that is isolated then */
+  setNetwork(network: NetworkOption, force: boolean): Promise<void> {
+    return this.#alone(() => this.#setNetwork(network, force));
   }
 
   removeNetwork(name: string): Promise<void> {
     return this.#alone(() => this.#removeNetwork(name));
   }
 
-  async #setNetwork(network: NetworkOption): Promise<void> {
+  async #setNetwork(network: NetworkOption, force: boolean): Promise<void> {
     this.#checkAble();
-    this.#checkInterfaces(network);
+    this.#checkInterfaces(network, force);
     const known = this.#s.networks.all().find(({ name }) => name === network.name);
     this.#s.networks.set(network);
     await this.#s.saveNetworks();
@@ -167,8 +169,8 @@ export class ServiceOperations {
     throw new OperationError(failure);
   }
 
-  #checkInterfaces(network: NetworkOption): void {
-    const { links, plumbing } = this.#s.o;
+  #checkInterfaces(network: NetworkOption, force: boolean): void {
+    const { links, mesh, plumbing } = this.#s.o;
     const known = this.#s.networks.all().find(({ name }) => name === network.name);
     const missing = network.interfaces.filter((name) => !known?.interfaces.includes(name)).find((name) =>
       links.find(name) === undefined
@@ -181,6 +183,7 @@ export class ServiceOperations {
         `Cannot add network "${network.name}": ${network.interfaces.join(",")} leads to no network`,
       );
     }
+    if (!force) checkPeersStay(network, links, mesh);
   }
 
   async #removeNetwork(name: string): Promise<void> {
@@ -421,7 +424,7 @@ export class ServiceOperations {
   async #checkChanges(changes: readonly Change[], force: boolean): Promise<void> {
     const changing = new Set(changes.flatMap((change) => change.type === "setNetwork" ? [change.after.name] : []));
     for (const change of changes) {
-      if (change.type === "setNetwork") this.#checkInterfaces(change.after);
+      if (change.type === "setNetwork") this.#checkInterfaces(change.after, force);
       if (change.type === "setImport") {
         this.#subnetsOf(change.after);
         const isKnown = change.after.backends.every(({ network }) => !changing.has(network));
@@ -486,7 +489,7 @@ export class ServiceOperations {
       case "removeNetwork":
         return await this.#removeNetwork(change.before.name);
       case "setNetwork":
-        return await this.#setNetwork(change.after);
+        return await this.#setNetwork(change.after, force);
       case "setImport":
         await this.#setImport(change.after, change.before);
         return;

@@ -76,7 +76,7 @@ export function serviceRoutes(services: Services): readonly Route[] {
       const given = `${segments["name"]}=${parameters.getAll("interface").join(",")}${suffix}`;
       const network = parseNetwork(given);
       if (typeof network === "string") throw new OptionError(`Cannot use "${given}" as network: ${network}`);
-      await operations.setNetwork(network);
+      await operations.setNetwork(network, isSet(parameters, "force"));
       return wantsJson ? json({}) : { status: 204 };
     }),
     changing("DELETE", "/network/{name}", async ({ segments, wantsJson }) => {

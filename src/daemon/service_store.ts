@@ -5,8 +5,9 @@
  *     P-services-others.json  other peers' records, written now and then: who is out of reach when we start still counts
  */
 import { formatIpv4, type Ipv4, parseIpv4 } from "../lib/ip.ts";
+import { formatPortRange, parsePortRange } from "../lib/ports.ts";
 import { checkStored, encodeStored, type StoredOwner } from "../service/catalogue.ts";
-import { FIRST_NAMED_NETWORK, LAST_NETWORK, type NetworkId } from "../service/plan.ts";
+import { type BackendPort, FIRST_NAMED_NETWORK, LAST_NETWORK, type NetworkId } from "../service/plan.ts";
 import { StoreFile, type StoreFormat } from "../host/store.ts";
 import type { StoredBackendId, StoredIds } from "./service_ids.ts";
 
@@ -43,7 +44,7 @@ export function otherServicesFile(prefix: string): StoreFile<readonly StoredOwne
 const OWN: StoreFormat<OwnServices> = {
   what: "services",
   major: 1,
-  minor: 0,
+  minor: 1,
   sizeLimit: SIZE_LIMIT,
   check(data) {
     const { networks, removed, backends, lastBackend, lastNetwork, records } = fields(data);
@@ -61,7 +62,13 @@ const OWN: StoreFormat<OwnServices> = {
   encode: ({ networks, removed, ids, records }) => ({
     networks,
     removed,
-    backends: ids.backends.map(({ service, network, address, id }) => [service, network, formatIpv4(address), id]),
+    backends: ids.backends.map(({ service, network, address, id, port }) => [
+      service,
+      network,
+      formatIpv4(address),
+      id,
+      ...port === undefined ? [] : [formatPortRange({ ...port, last: port.first })],
+    ]),
     lastBackend: ids.lastBackend,
     lastNetwork: ids.lastNetwork,
     records: encodeStored(records === undefined ? [] : [records]),
@@ -89,13 +96,20 @@ function checkNetwork(value: unknown): StoredNetwork {
 }
 
 function checkBackend(value: unknown): StoredBackendId {
-  const [service, network, address, id] = list(value);
+  const [service, network, address, id, port] = list(value);
   return {
     service: text(service),
     network: number(network, 1, LAST_NETWORK),
     address: ipv4(address),
     id: number(id, 1, 65_535),
+    ...port === undefined ? {} : { port: firstPort(port) },
   };
+}
+
+function firstPort(value: unknown): BackendPort {
+  const ports = parsePortRange(text(value));
+  if (ports === undefined) throw new Error(`"${value}" is no port`);
+  return { protocol: ports.protocol, first: ports.first };
 }
 
 function fields(value: unknown): Readonly<Record<string, unknown>> {

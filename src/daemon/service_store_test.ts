@@ -5,8 +5,11 @@ const SERVICES: OwnServices = {
   networks: [{ id: 3, name: "plant", interfaces: ["eth1"], isolated: true, launched: false }],
   removed: ["office=eth2"],
   ids: {
-    backends: [{ service: "web", network: 2, address: 0xc0a80702, id: 17 }],
-    lastBackend: 17,
+    backends: [
+      { service: "web", network: 2, address: 0xc0a80702, id: 17 },
+      { service: "web", network: 2, address: 0xc0a80702, id: 18, port: { protocol: "udp", first: 81 } },
+    ],
+    lastBackend: 18,
     lastNetwork: 3,
   },
   records: undefined,
@@ -26,6 +29,7 @@ for (
   const [what, change] of [
     ["a number of a network that marks cannot carry", { networks: [{ ...SERVICES.networks[0], id: 63 }] }],
     ["a number of a backend that marks cannot carry", { backends: [["web", 2, "192.168.7.2", 65_536]] }],
+    ["a port that is none", { backends: [["web", 2, "192.168.7.2", 1, "0"]] }],
     ["an address that is none", { backends: [["web", 2, "192.168.7", 1]] }],
     ["no list of networks", { networks: null }],
   ] as const

@@ -96,14 +96,13 @@ function importJson(services: Services, { owner, reachable, record }: Known<Impo
     priority: spec.priority,
     weight: spec.weight,
     backends: spec.backends.map((backend, i): BackendJson => {
-      const network = services.networks.target(backend.network)?.id;
       const addresses = services.backendAddresses(spec, backend);
       const reason = ours ? services.backendFailure(spec, backend) ?? services.health.reason(spec, backend) : undefined;
       return {
         target: formatBackend(backend, backend.network),
         network: backend.network,
         health: record.status.health[i] ?? "unknown",
-        flows: ours && network !== undefined ? services.flowsOf(spec.name, network, addresses) : null,
+        flows: ours && services.networks.has(backend.network) ? services.flowsOf(spec.name, backend, addresses) : null,
         ...reason === undefined ? {} : { reason },
       };
     }),

@@ -24,8 +24,8 @@ import type { Random } from "../lib/random.ts";
 import { type Deadline, earlier, type Instant } from "../lib/time.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { Catalogue, CHANNEL } from "../service/catalogue.ts";
-import type { BackendId, GatewaySubnet, NetworkId } from "../service/plan.ts";
-import { type Planned, type PlannerView, planServices, sameSubnet } from "../service/planner.ts";
+import type { BackendId, GatewaySubnet } from "../service/plan.ts";
+import { type Planned, type PlannerView, planServices, portOf, sameSubnet } from "../service/planner.ts";
 import {
   type Backend,
   type ExportRecord,
@@ -467,7 +467,7 @@ export class Services implements Companion {
       health: (name, backend, address) => this.health.of(name, backend, address),
       ownAddresses,
       siteAddresses: (network) => this.siteAddresses(network),
-      idOf: (service, network, address) => this.#ids.backend(service, network, address),
+      idOf: (place) => this.#ids.backend(place),
       backendsOf: (service) => this.#ids.of(service),
       hasFlows: (service, network) => this.flows.has(this.#ids.of(service).map(({ id }) => id), network),
     };
@@ -668,8 +668,12 @@ export class Services implements Companion {
   }
 
   /** How many flows a service's backend has through this host, by what was counted last. */
-  flowsOf(service: string, network: NetworkId, addresses: readonly Ipv4[]): number {
-    const ids = this.#ids.of(service).filter((one) => one.network === network && addresses.includes(one.address));
+  flowsOf(service: string, backend: Backend, addresses: readonly Ipv4[]): number {
+    const network = this.networks.target(backend.network)?.id;
+    const { protocol, first } = portOf(backend);
+    const ids = this.#ids.of(service).filter(({ address, port, ...one }) =>
+      one.network === network && addresses.includes(address) && port?.protocol === protocol && port.first === first
+    );
     return ids.reduce((sum, { id }) => sum + this.flows.total(id), 0);
   }
 

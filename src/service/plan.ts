@@ -21,6 +21,20 @@ export type BackendId = number;
 
 export type Protocol = "tcp" | "udp";
 
+/** What has a number of its own: other ports of an address are another backend, to which a service may move. */
+export interface BackendPlace {
+  readonly service: string;
+  readonly network: NetworkId;
+  readonly address: Ipv4;
+  /** The first one; undefined where the address is nothing else, so that all ports of it are one. */
+  readonly port?: BackendPort | undefined;
+}
+
+export interface BackendPort {
+  readonly protocol: Protocol;
+  readonly first: number;
+}
+
 export interface ServicePlan {
   /** Networks with an interface of their own; the mesh and the host are always there. */
   readonly networks: readonly NetworkPlan[];

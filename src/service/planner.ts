@@ -13,7 +13,9 @@ import { type Candidate, electHolder, exportCandidates, importCandidates, shares
 import {
   type AnsweredAddress,
   type BackendId,
+  type BackendPlace,
   type BackendPlan,
+  type BackendPort,
   type GatewaySubnet,
   HOST_NETWORK,
   type ListenerPlan,
@@ -62,7 +64,7 @@ export interface PlannerView {
   /** Those of them at which names of exports are asked for. */
   siteAddresses(network: string): readonly Ipv4[];
   /** The same for the same backend, now and later. */
-  idOf(service: string, network: NetworkId, address: Ipv4): BackendId;
+  idOf(place: BackendPlace): BackendId;
   /** All that a service's backends were since anybody remembers: some may have flows yet. */
   backendsOf(service: string): readonly Omit<BackendPlan, "service">[];
   /** Flows to a service's backends come from that network. */
@@ -233,7 +235,7 @@ class Planner {
   #revoke(name: string, { spec }: ImportRecord): void {
     for (const backend of spec.backends) {
       for (const address of this.#v.addresses(spec, backend)) {
-        const id = this.#backend(name, backend.network, address);
+        const id = this.#backend(name, backend.network, address, portOf(backend));
         if (id === undefined) continue;
         this.#backends.set(id, { ...this.#backends.get(id)!, revoked: true });
         this.#revoked.add(id);
@@ -321,7 +323,7 @@ class Planner {
       );
       return false;
     }
-    const id = this.#v.idOf(SITE_DNS, HOST_NETWORK, server.address);
+    const id = this.#v.idOf({ service: SITE_DNS, network: HOST_NETWORK, address: server.address });
     this.#backends.set(id, { id, service: SITE_DNS, network: HOST_NETWORK, address: server.address });
     const targets = [{ backend: id, firstPort: server.port, weight: 1 }];
     for (const protocol of ["udp", "tcp"] as const) {
@@ -458,7 +460,7 @@ class Planner {
     const up = by("up");
     const chosen = up.length > 0 ? up : by("unknown");
     return chosen.flatMap((address) => {
-      const id = this.#backend(spec.name, backend.network, address);
+      const id = this.#backend(spec.name, backend.network, address, portOf(backend));
       if (id === undefined) return [];
       return [{ backend: id, firstPort: backend.firstPort + ports.first - backend.serves.first, weight }];
     });
@@ -472,7 +474,7 @@ class Planner {
   }
 
   /** @returns undefined where this host has no such network */
-  #backend(service: string, networkName: string, address: Ipv4): BackendId | undefined {
+  #backend(service: string, networkName: string, address: Ipv4, port?: BackendPort): BackendId | undefined {
     const network = this.#networks.get(networkName);
     if (network === undefined) {
       this.#warn(service, `This host has no network "${networkName}"`);
@@ -483,7 +485,7 @@ class Planner {
       this.#warn(service, `This host has no address in the subnet of ${formatIpv4(address)}; ${advice}`);
       return undefined;
     }
-    const id = this.#v.idOf(service, network, address);
+    const id = this.#v.idOf({ service, network, address, port });
     if (!this.#backends.has(id)) this.#backends.set(id, { id, service, network, address });
     return id;
   }
@@ -531,6 +533,11 @@ interface SiteExport {
 interface Part {
   readonly ports: PortRange;
   readonly targets: readonly TargetPlan[];
+}
+
+/** By which one of our own backends differs from others at its address. */
+export function portOf({ serves, firstPort }: Backend): BackendPort {
+  return { protocol: serves.protocol, first: firstPort };
 }
 
 /** Nobody who is well comes after those who are; where there is none, one answers all the same, and refuses at once. */

@@ -139,6 +139,17 @@ Deno.test("planServices() exports a container by its name, where this host has a
   assert.deepEqual(unknown.warnings.get("c1.weave.local"), ["Nothing has the name c1.weave.local"]);
 });
 
+Deno.test("planServices() takes another port of an address for another backend", () => {
+  const v = view({ own: [imported({ backends: [backend("192.168.7.2")] })] });
+  const before = planServices(v).plan.backends.map(({ id }) => id);
+  const moved = imported({ backends: [{ ...backend("192.168.7.2"), firstPort: 81 }], state: "revoked" });
+  const former = before.map((id) => ({ id, network: HOST_NETWORK, address: ip("192.168.7.2") }));
+  const { plan, revoked } = planServices({ ...view({ own: [moved] }), idOf: v.idOf, backendsOf: () => former });
+  assert.deepEqual(before, [1]);
+  assert.deepEqual([...revoked], [2, 1]);
+  assert.deepEqual(plan.backends.map(({ id }) => id), [2, 1]);
+});
+
 Deno.test("planServices() names revoked backends, and sends nothing there", () => {
   const { plan, revoked, names } = planServices(
     view({ own: [imported({ backends: [backend("192.168.7.2")], state: "revoked" })] }),
@@ -201,8 +212,8 @@ function view(
     },
     ownAddresses: (network) => network === "plant" ? [ip("192.168.70.1")] : [ip("192.168.1.1")],
     siteAddresses: () => [],
-    idOf(service, network, address) {
-      const key = `${service} ${network} ${address}`;
+    idOf({ service, network, address, port }) {
+      const key = `${service} ${network} ${address} ${port?.protocol} ${port?.first}`;
       if (!ids.has(key)) ids.set(key, ids.size + 1);
       return ids.get(key)!;
     },

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { testAsRoot } from "../skip.ts";
 import type { EmulatedHost } from "./host.ts";
 import { Lab } from "./lab.ts";
-import { routerPid } from "./mesh.ts";
+import { routerPid, waitEstablished } from "./mesh.ts";
 import { waitFor } from "./wait.ts";
 
 testAsRoot("reset gives the links of isolated networks back, and what would cut the host off is refused", async () => {
@@ -42,6 +42,39 @@ testAsRoot("reset gives the links of isolated networks back, and what would cut 
   );
   assert.equal(await linksOf(gateway), before);
   assert.equal(await gateway.sh("ip netns; ip -o link | grep -o weave || true"), "");
+});
+
+testAsRoot("an interface by which a peer or a target is reached is isolated by force alone", async () => {
+  await using lab = new Lab();
+  const [one, two] = [await lab.host("one"), await lab.host("two")];
+  await lab.link(one, two);
+  const target = two.address();
+  const launched = await one.attemptWeave("launch", "--network", "m=eth0:isolated", target);
+  assert.deepEqual([launched.code, launched.stdout, launched.stderr], [
+    1,
+    "",
+    `Cannot put interface "eth0" into network "m": target ${target} is reached by it, and would not be any more\n`,
+  ]);
+  await two.weave("launch");
+  await one.weave("launch", target);
+  await waitEstablished(one, [two]);
+  for (const [host, peer] of [[one, two], [two, one]] as const) {
+    const refused = await host.attemptWeave("network", "add", "m=eth0", "--isolated");
+    assert.deepEqual([refused.code, refused.stdout], [1, ""]);
+    assert.match(
+      refused.stderr,
+      new RegExp(
+        `^Cannot put interface "eth0" into network "m": peer [0-9a-f:]{17}\\(${peer.name}\\), at ${peer.address()}, is reached by it, .*; --force .*\n$`,
+      ),
+    );
+    assert.doesNotMatch(await host.weave("network", "ls"), /m/);
+  }
+  await one.sh("ip link add spare type veth peer name spare1");
+  await one.weave("network", "add", "other=spare", "--isolated");
+  await one.weave("network", "add", "m=eth0", "--isolated", "--force");
+  assert.doesNotMatch(await linksOf(one), /eth0/);
+  await one.weave("network", "rm", "m");
+  await waitEstablished(one, [two]);
 });
 
 async function linksOf(host: EmulatedHost): Promise<string> {

@@ -141,6 +141,35 @@ testAsRoot("bind lets a connection finish where it is, and revoke ends all withi
   await waitAnswer(m1, "192.168.50.1", 8000, "before", { deadlineMs: 3_000 });
 });
 
+testAsRoot("bind to another port of the same machine tells how many are still at the former one", async () => {
+  await using lab = new Lab();
+  const { importer, before, c1, address } = await setting(lab);
+  await serveMany(before, 7001);
+  const old = talk(c1, address, 7000);
+  await waitFor("an echo", () => old.stdout.includes("tick"), 5_000);
+  await service(importer, "bind", "db", `${before.address()}:7001`);
+  const moved = (flows: number, former: number) =>
+    waitShown(importer, "db", `moved, with ${flows} flows and ${former} former ones`, ({ imports, warnings }) => {
+      const { target, flows: now } = imports[0]!.backends[0]!;
+      const still = warnings.find((line) => line.startsWith("Connections that are still where "));
+      return target.endsWith(":7001") && now === flows && (still?.endsWith(`: ${former}`) ?? former === 0);
+    });
+  await moved(0, 1);
+  const now = talk(c1, address, 7000);
+  await waitFor("an echo", () => now.stdout.includes("tick"), 5_000);
+  await moved(1, 1);
+  const length = old.stdout.length;
+  await waitFor("the old connection to go on", () => old.stdout.length > length + 20, 3_000);
+  old.signal("SIGTERM");
+  await moved(1, 0);
+  const again = talk(c1, address, 7000);
+  await waitFor("an echo", () => again.stdout.includes("tick"), 5_000);
+  await service(importer, "bind", "db", `${before.address()}:7000`);
+  await waitShown(importer, "db", "back", ({ warnings }) => warnings.some((line) => line.endsWith("before: 2")));
+  await service(importer, "revoke", "db");
+  await waitFor("the end of all at the former port", () => now.ended && again.ended, 5_000);
+});
+
 testAsRoot("revoke under load ends all within a second", async () => {
   await using lab = new Lab();
   const { importer, clients } = await setting(lab);
