@@ -11,7 +11,7 @@ import { dockerIsThere, inspectContainer } from "../host/docker.ts";
 import { Allocator, type AllocatorOutput, type OperationId, type OperationResult } from "../ipam/allocator.ts";
 import { NO_CONTAINER_ID } from "../ipam/holdings.ts";
 import { hostRangeOf, MIN_SUBNET_SIZE, rangeOf, sizeOf } from "../ipam/range.ts";
-import { OperationError } from "../lib/errors.ts";
+import { NotStoredError, OperationError } from "../lib/errors.ts";
 import {
   type Cidr,
   cidrContains,
@@ -66,6 +66,8 @@ export class Ipam implements Companion {
   readonly #allocator: Allocator;
   readonly #store: IpamStore;
   readonly #waiting = new Map<OperationId, (result: OperationResult) => void>();
+  /** Operations that rather fail than wait for a disk. */
+  readonly #impatient = new Map<OperationId, (error: NotStoredError) => void>();
   /** Containers that died lately, and when. */
   readonly #deaths = new Map<string, Instant>();
   #quorumLoggedAt: Instant = -Infinity;
@@ -74,6 +76,9 @@ export class Ipam implements Companion {
     this.#o = o;
     this.#allocator = allocator;
     this.#store = store;
+    store.onFailed = (reason) => {
+      for (const give of [...this.#impatient.values()]) give(new NotStoredError(reason));
+    };
   }
 
   /** Before the mesh has its first connection. @throws OperationError where what was stored cannot be understood */
@@ -135,13 +140,10 @@ export class Ipam implements Companion {
   }
 
   #act(output: AllocatorOutput, now: Instant): void {
-    const { mesh, run } = this.#o;
+    const { mesh } = this.#o;
     switch (output.type) {
       case "persist":
-        return this.#store.write(
-          () => this.#allocator.snapshot(),
-          (revision) => run((at) => this.#allocator.handlePersisted(revision, at)),
-        );
+        return this.#persist();
       case "answer":
         this.#waiting.get(output.operation)?.(output.result);
         this.#waiting.delete(output.operation);
@@ -154,6 +156,13 @@ export class Ipam implements Companion {
       default:
         output satisfies never;
     }
+  }
+
+  #persist(): void {
+    this.#store.write(
+      () => this.#allocator.snapshot(),
+      (revision) => this.#o.run((at) => this.#allocator.handlePersisted(revision, at)),
+    );
   }
 
   #logQuorum(now: Instant): void {
@@ -307,6 +316,46 @@ export class Ipam implements Companion {
     return elector
       ? `there is no quorum: peers have to agree first who allocates which addresses (quorum: ${quorum}, known: ${knownNodes})`
       : "peers have to agree first who allocates which addresses, and this one only observes";
+  }
+
+  /**
+   * An address for this host itself. Waits for other peers, but not for room on the disk: what cannot be stored is taken back.
+   * @throws NotStoredError
+   */
+  async allocateStored(id: string, subnet: Cidr): Promise<Cidr> {
+    const before = new Set(this.#allocator.lookup(id, hostRangeOf(subnet)).map(({ address }) => address));
+    const failed = Promise.withResolvers<never>();
+    let operation: OperationId | undefined;
+    const done = this.#operate((now) => {
+      operation = this.#allocator.allocate({ id, subnet, isContainer: false }, now);
+      this.#impatient.set(operation, failed.reject);
+      return operation;
+    });
+    // Whether there is room by now shows at once.
+    if (this.#store.trouble !== undefined) this.#persist();
+    try {
+      const result = await Promise.race([done, failed.promise]);
+      if (result.outcome !== "done") throw new OperationError(result.reason);
+      return result.cidr!;
+    } catch (error) {
+      if (error instanceof NotStoredError) this.#takeBack(operation!, { id, subnet, before });
+      throw error;
+    } finally {
+      this.#impatient.delete(operation!);
+    }
+  }
+
+  #takeBack(
+    operation: OperationId,
+    { id, subnet, before }: { id: string; subnet: Cidr; before: ReadonlySet<Ipv4> },
+  ): void {
+    this.#waiting.delete(operation);
+    this.#o.run((now) => {
+      this.#allocator.cancel(operation, now);
+      for (const { address } of this.#allocator.lookup(id, hostRangeOf(subnet))) {
+        if (!before.has(address)) this.#allocator.free(id, address, now);
+      }
+    });
   }
 
   report(): IpamReport {

@@ -35,6 +35,9 @@ export class IpamStore {
   #stopped = false;
   #trouble: string | undefined;
 
+  /** Something could not be written, for this reason. It is tried again, sooner or later. */
+  onFailed: (reason: string) => void = () => {};
+
   constructor(statePrefix: string, log: Logger) {
     this.#file = new StoreFile(`${statePrefix}-ipam.json`, FORMAT);
     this.#log = log;
@@ -86,7 +89,9 @@ export class IpamStore {
   #fail(message: string, take: () => Snapshot, done: (revision: number) => void): void {
     if (this.#trouble !== message) this.#log.error("addresses cannot be stored, nobody gets any", { error: message });
     this.#trouble = message;
+    clearTimeout(this.#timer);
     if (!this.#stopped) this.#timer = setTimeout(() => this.write(take, done), RETRY_MS);
+    this.onFailed(message);
   }
 }
 

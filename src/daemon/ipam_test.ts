@@ -4,7 +4,7 @@ import type { ApiAnswer, Route } from "../api/types.ts";
 import type { IpamInit } from "../config/ipam_options.ts";
 import { SYSTEM_CLOCK } from "../host/clock.ts";
 import { Links } from "../host/links.ts";
-import { parseCidr } from "../lib/ip.ts";
+import { formatCidr, parseCidr } from "../lib/ip.ts";
 import { SILENT } from "../lib/log.ts";
 import type { Mac, PeerName } from "../lib/mac.ts";
 import { SystemRandom } from "../lib/random.ts";
@@ -123,6 +123,32 @@ inOwnNamespace(import.meta.url, () => {
     const timer = new Promise((resolve) => setTimeout(() => resolve("waits"), 300));
     assert.equal(await Promise.race([answer, timer]), "waits");
     assert.match(world.ipam.report().Warnings[0]!, /^Nobody gets an address, as nothing can be stored: Cannot write/);
+  });
+
+  Deno.test("allocateStored() takes back what cannot be stored, and does not wait for it", async () => {
+    const folder = await Deno.makeTempDir();
+    await using world = await World.start({ folder });
+    const { ipam } = world;
+    const subnet = ipam.defaultSubnet;
+    assert.equal(formatCidr(await ipam.allocateStored("weave:a", subnet)), "10.32.0.1/24");
+    await Deno.rename(folder, `${folder}.away`);
+    await Deno.writeTextFile(folder, "");
+    const why = /^OperationError: Cannot write ".*ipam\.json": /;
+    for (let i = 0; i < 2; i++) {
+      const both = await Promise.allSettled([
+        ipam.allocateStored("weave:b", subnet),
+        ipam.allocateStored("weave:b", subnet),
+      ]);
+      for (const one of both) assert.match(String((one as PromiseRejectedResult).reason), why);
+    }
+    assert.deepEqual(ipam.report().PendingAllocates, []);
+    await Deno.remove(folder);
+    await Deno.rename(`${folder}.away`, folder);
+    assert.equal(formatCidr(await ipam.allocateStored("weave:c", subnet)), "10.32.0.2/24");
+    assert.deepEqual(JSON.parse((await world.ask("GET", "/ip")).body!).owned, [
+      { containerid: "weave:a", addrs: ["10.32.0.1/24"] },
+      { containerid: "weave:c", addrs: ["10.32.0.2/24"] },
+    ]);
   });
 
   Deno.test("Ipam gives all away when it leaves, and serves no more", async () => {

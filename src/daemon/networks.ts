@@ -53,6 +53,13 @@ export class Networks {
     return { networks: this.all(), removed: this.#removed };
   }
 
+  /** Makes them what `stored()` said. */
+  revert({ networks, removed }: ReturnType<Networks["stored"]>): void {
+    this.#byName.clear();
+    for (const network of networks) this.#byName.set(network.name, network);
+    this.#removed = removed;
+  }
+
   has(name: string): boolean {
     return this.target(name) !== undefined;
   }

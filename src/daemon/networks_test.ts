@@ -43,6 +43,19 @@ Deno.test("Networks.target() knows what every host has", () => {
   assert.deepEqual(networks.namespaces(), ["/run/netns/weave-plant"]);
 });
 
+Deno.test("revert() makes networks what they were, with their numbers", () => {
+  const { networks } = start({ launched: ["plant=eth1"] });
+  networks.set(option("lab=eth2"));
+  const before = networks.stored();
+  const all = shown(networks);
+  networks.remove("plant");
+  networks.set(option("lab=eth3"));
+  networks.set(option("more=eth1"));
+  networks.revert(before);
+  assert.deepEqual(shown(networks), all);
+  assert.deepEqual(networks.stored(), before);
+});
+
 for (
   const [text, why] of [
     ["plant", /INTERFACE/],

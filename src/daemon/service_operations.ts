@@ -2,7 +2,7 @@
  * What people do with services on this host, one at a time. Each returns when it is done: stored, planned, and in the kernel; what others
  * are to know is on its way then.
  */
-import { OperationError, OptionError } from "../lib/errors.ts";
+import { NotStoredError, OperationError, OptionError } from "../lib/errors.ts";
 import { type Cidr, cidrContains, formatCidr, formatIpv4, type Ipv4, networkOf } from "../lib/ip.ts";
 import { formatPortRange, type PortRange, portsOverlap } from "../lib/ports.ts";
 import {
@@ -78,15 +78,15 @@ export class ServiceOperations {
     const spec = parseImport(input, this.#context());
     // Others need not wait for what has to wait for addresses.
     await this.#whileAllocating([spec.name], () => this.#obtain(spec, undefined));
-    return await this.#alone(() => this.#setImport(spec, undefined));
+    return await this.#orNothing(() => this.#setImport(spec, undefined));
   }
 
   export(input: ExportInput): Promise<Exported> {
-    return this.#alone(async () => await this.#setExport(parseExport(input, this.#context())));
+    return this.#orNothing(async () => await this.#setExport(parseExport(input, this.#context())));
   }
 
   bind(name: string, to: readonly string[], allowLocal: boolean): Promise<Imported> {
-    return this.#alone(async () => {
+    return this.#orNothing(async () => {
       const { spec } = this.#ownImport(name);
       const moved = rebind(allowLocal ? { ...spec, allowLocal } : spec, to, this.#context());
       return await this.#setImport(moved, spec);
@@ -97,6 +97,7 @@ export class ServiceOperations {
   revoke(name: string): Promise<number> {
     return this.#alone(async () => {
       await this.#setState(name, "revoked");
+      this.#checkRemembered(`Service ${name} is revoked here, but not after a restart`);
       return await this.#s.ended;
     });
   }
@@ -106,6 +107,7 @@ export class ServiceOperations {
     return this.#alone(async () => {
       await this.#setState(name, "draining");
       await this.#s.flows.countNow();
+      this.#checkRemembered(`Service ${name} is drained here, but not after a restart`);
       return this.#s.totalFlows(checkServiceName(name));
     });
   }
@@ -122,6 +124,7 @@ export class ServiceOperations {
         throw new OperationError(exportsAlone ? this.#notExported(name, at) : this.#notOurs(name));
       }
       await this.#removeRecords([...exports, ...imported === undefined ? [] : [imported]]);
+      this.#checkRemembered(`Service ${name} is removed here, but comes back after a restart`);
     });
   }
 
@@ -132,12 +135,16 @@ export class ServiceOperations {
 
   /** Makes it what a file says. @param options `force`: what `--force` of single commands allows */
   apply(value: unknown, { dryRun, force }: { readonly dryRun: boolean; readonly force: boolean }): Promise<Applied> {
-    return this.#alone(async () => {
+    return this.#orNothing(async () => {
       const desired = checkDesired(value, this.#desiredContext(value));
       const changes = differenceOf(this.#state(), desired);
       if (changes.some(({ type }) => type.startsWith("set"))) this.#checkAble();
       await this.#checkChanges(changes, force);
-      if (!dryRun && changes.length > 0) await this.#carryOutAll(changes, force);
+      if (!dryRun && changes.length > 0) {
+        // Nothing is touched where there is no room for what is there already.
+        await this.#s.save();
+        await this.#carryOutAll(changes, force);
+      }
       return { text: renderChanges(changes), changes: changes.length };
     });
   }
@@ -146,11 +153,16 @@ export class ServiceOperations {
 
   /** @param force even if peers are reached by an interface that is isolated then */
   setNetwork(network: NetworkOption, force: boolean): Promise<void> {
-    return this.#alone(() => this.#setNetwork(network, force));
+    return this.#orNothing(() => this.#setNetwork(network, force));
   }
 
   removeNetwork(name: string): Promise<void> {
-    return this.#alone(() => this.#removeNetwork(name));
+    return this.#alone(async () => {
+      this.#removeNetwork(name);
+      await this.#s.save().catch(() => {});
+      await this.#looked();
+      this.#checkRemembered(`Network ${name} is removed, but comes back after a restart`);
+    });
   }
 
   async #setNetwork(network: NetworkOption, force: boolean): Promise<void> {
@@ -158,13 +170,13 @@ export class ServiceOperations {
     this.#checkInterfaces(network, force);
     const known = this.#s.networks.all().find(({ name }) => name === network.name);
     this.#s.networks.set(network);
-    await this.#s.saveNetworks();
+    await this.#s.save();
     await this.#looked();
     const failure = this.#s.networkFailure(network.name);
     if (failure === undefined) return;
     if (known === undefined) this.#s.networks.remove(network.name);
     else this.#s.networks.set(known);
-    await this.#s.saveNetworks();
+    await this.#s.save().catch(() => {});
     await this.#looked();
     throw new OperationError(failure);
   }
@@ -186,7 +198,7 @@ export class ServiceOperations {
     if (!force) checkPeersStay(network, links, mesh);
   }
 
-  async #removeNetwork(name: string): Promise<void> {
+  #removeNetwork(name: string): void {
     if (name === HOST_NETWORK_NAME || name === MESH_NETWORK_NAME) {
       throw new OperationError(`Cannot remove network "${name}": it is there on every host`);
     }
@@ -198,8 +210,6 @@ export class ServiceOperations {
       throw new OperationError(`Cannot remove network "${name}": service ${user.spec.name} uses it`);
     }
     this.#s.networks.remove(name);
-    await this.#s.saveNetworks();
-    await this.#looked();
   }
 
   // Imports
@@ -273,8 +283,7 @@ export class ServiceOperations {
     if (there !== undefined) return { subnet, address: there.address, since: there.since, relay };
     if (own !== undefined) return own;
     const { ipam, clock } = this.#s.o;
-    const cidr = await ipam!.book.allocate(holdId(name), subnet, { checkAlive: false });
-    if (typeof cidr === "string") throw new OperationError("Addresses are not allocated here");
+    const cidr = await ipam!.allocateStored(holdId(name), subnet);
     return {
       subnet: { address: networkOf(subnet), prefixLength: subnet.prefixLength },
       address: cidr.address,
@@ -487,7 +496,9 @@ export class ServiceOperations {
         return record === undefined ? undefined : await this.#removeRecords([record]);
       }
       case "removeNetwork":
-        return await this.#removeNetwork(change.before.name);
+        this.#removeNetwork(change.before.name);
+        await this.#s.save();
+        return await this.#looked();
       case "setNetwork":
         return await this.#setNetwork(change.after, force);
       case "setImport":
@@ -503,14 +514,15 @@ export class ServiceOperations {
 
   async #removeRecords(records: readonly ServiceRecord[]): Promise<void> {
     const { run, ipam } = this.#s.o;
+    for (const record of records) run(() => this.#s.catalogue.remove(keyOf(record)));
+    await this.#stored();
     for (const record of records) {
-      run(() => this.#s.catalogue.remove(keyOf(record)));
       if (record.kind !== "import") continue;
       for (const { relay } of record.offers) {
-        if (relay !== undefined) await ipam?.book.free(relayId(record.spec.name), relay);
+        // Nobody waits for it: it is free whenever that can be stored.
+        if (relay !== undefined) ipam?.book.free(relayId(record.spec.name), relay).catch(() => {});
       }
     }
-    await this.#stored();
     await this.#looked();
   }
 
@@ -520,9 +532,16 @@ export class ServiceOperations {
     await this.#stored();
   }
 
-  /** What was changed is on disk, and others may hear of it. */
+  /** What was changed is on disk, and others may hear of it. @throws NotStoredError where it cannot be, and is to be undone */
   async #stored(): Promise<void> {
-    if (!this.#several) await this.#s.whenStored();
+    if (this.#several) this.#s.checkStoredSoFar();
+    else await this.#s.checkStored();
+  }
+
+  /** What takes something away is done in any case. @param done what is, for whom a restart would surprise */
+  #checkRemembered(done: string): void {
+    const { storeTrouble } = this.#s;
+    if (storeTrouble !== undefined) throw new NotStoredError(`${done}: ${storeTrouble}`);
   }
 
   async #looked(): Promise<void> {
@@ -566,7 +585,10 @@ export class ServiceOperations {
     }
     await this.#alone(async () => {
       const record = this.#s.catalogue.ownImport(name);
-      if (record === undefined) return;
+      if (record === undefined) {
+        for (const relay of relays.values()) ipam.book.free(relayId(name), relay).catch(() => {});
+        return;
+      }
       const imports = this.#s.catalogue.imports(name);
       const offers = record.offers.map((offer) => {
         const there = virtualAddress(imports, offer.subnet);
@@ -615,6 +637,11 @@ export class ServiceOperations {
 
   #notExported(name: string, at: string | undefined): string {
     return `Service ${name} is not exported by this host${at === undefined ? "" : ` at ${at}`}`;
+  }
+
+  /** All of it, or nothing where it cannot be stored. */
+  #orNothing<T>(work: () => Promise<T>): Promise<T> {
+    return this.#alone(() => this.#s.orNothing(work));
   }
 
   /** One at a time. */

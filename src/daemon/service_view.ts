@@ -139,6 +139,7 @@ function warningsOf(services: Services, name: string): readonly string[] {
   return [
     ...unable === undefined ? [] : [`Nothing is offered here: ${unable}`],
     ...trouble === undefined ? [] : [trouble],
+    ...services.storeWarnings,
     ...planned?.warnings.get(name) ?? [],
     ...former === 0 ? [] : [`Connections that are still where the service was before: ${former}`],
   ];

@@ -16,7 +16,7 @@ import { nftMissing } from "../host/nft.ts";
 import { ServiceKernel } from "../host/service_kernel.ts";
 import { resetFlows } from "../host/service_reset.ts";
 import type { ControlSockets } from "../host/sockets.ts";
-import { OperationError } from "../lib/errors.ts";
+import { NotStoredError, OperationError } from "../lib/errors.ts";
 import { type Cidr, formatCidr, type Ipv4, networkOf } from "../lib/ip.ts";
 import type { Logger } from "../lib/log.ts";
 import { parsePeerName, type PeerName } from "../lib/mac.ts";
@@ -83,6 +83,8 @@ export const relayId = (name: string) => `weave:relay:${name}`;
 const CHECK_MS = 10_000;
 /** What failed is tried again. */
 const RETRY_MS = 2_000;
+/** A disk that is full may have room again. */
+const STORE_RETRY_MS = 5_000;
 /** How long this host keeps its addresses in the mesh when it has no services. */
 const RELEASE_MS = 60_000;
 /** How long others are waited for at the start, and how long they take to say what they know. */
@@ -107,6 +109,12 @@ export class Services implements Companion {
   #kernel: ServiceKernel | undefined;
   #kernelTrouble: string | undefined;
   #storeTrouble: string | undefined;
+  #storeTimer: number | undefined;
+  /** An operation is under way that is undone where it cannot be stored, and whether it could not. */
+  #undoable = false;
+  #notStored: string | undefined;
+  #gatewayTrouble: string | undefined;
+  #gatewayTimer: number | undefined;
   #planned: Planned | undefined;
   #announcer: Announcer | undefined;
   /** What we answer for, as text. */
@@ -227,6 +235,8 @@ export class Services implements Companion {
     this.#stopped = true;
     clearTimeout(this.#lookTimer);
     clearTimeout(this.#releaseTimer);
+    clearTimeout(this.#storeTimer);
+    clearTimeout(this.#gatewayTimer);
     this.names.stop();
     this.health.stop();
     this.flows.stop();
@@ -245,11 +255,22 @@ export class Services implements Companion {
     const inUse = this.catalogue.own().length > 0 || this.networks.all().length > 0;
     return [
       ...unable !== undefined && inUse ? [`Services do not work: ${unable}`] : [],
-      ...this.#storeTrouble === undefined ? [] : [`Services will not come back after a restart: ${this.#storeTrouble}`],
+      ...this.storeWarnings,
       ...this.networks.all().flatMap(({ name }) => this.networkWarnings(name)),
       ...this.#kernel?.networksLeft ?? [],
       ...this.#siteDns.warnings,
     ];
+  }
+
+  get storeWarnings(): readonly string[] {
+    return this.#storeTrouble === undefined
+      ? []
+      : [`Services will not come back after a restart: ${this.#storeTrouble}`];
+  }
+
+  /** Why what is is not what will be after a restart; undefined: it is. */
+  get storeTrouble(): string | undefined {
+    return this.#storeTrouble;
   }
 
   /** What keeps a network from working. */
@@ -709,8 +730,8 @@ export class Services implements Companion {
   async #obtainGateway(subnet: Cidr): Promise<void> {
     const { ipam } = this.o;
     if (ipam === undefined) throw new OperationError("Addresses are not allocated here");
-    const cidr = await ipam.book.allocate(GATEWAY_ID, subnet, { checkAlive: false });
-    if (typeof cidr === "string") throw new OperationError("Addresses are not allocated here");
+    const cidr = await ipam.allocateStored(GATEWAY_ID, subnet);
+    this.#gatewayTrouble = undefined;
     this.#gateways.push({
       subnet: { address: networkOf(subnet), prefixLength: subnet.prefixLength },
       address: cidr.address,
@@ -763,10 +784,18 @@ export class Services implements Companion {
 
   #askForGateways(): void {
     for (const subnet of this.#gatewaySubnets()) {
-      this.ensureGateway(subnet).catch((error: Error) =>
-        this.o.log.warn("this host gets no address for services", { subnet: formatCidr(subnet), error: error.message })
-      );
+      this.ensureGateway(subnet).catch((error: Error) => this.#handleNoGateway(subnet, error));
     }
+  }
+
+  #handleNoGateway(subnet: Cidr, error: Error): void {
+    if (this.#gatewayTrouble !== error.message) {
+      this.o.log.warn("this host gets no address for services", { subnet: formatCidr(subnet), error: error.message });
+    }
+    this.#gatewayTrouble = error.message;
+    if (!(error instanceof NotStoredError) || this.#stopped) return;
+    clearTimeout(this.#gatewayTimer);
+    this.#gatewayTimer = setTimeout(() => this.look(), STORE_RETRY_MS);
   }
 
   /** Whoever owns the range of a virtual address holds it, as long as anybody imports the service. */
@@ -878,15 +907,61 @@ export class Services implements Companion {
     if (!this.#persisting) this.#persisted = this.#persistUntilDone();
   }
 
-  /** Nobody hears of what is not on disk. */
+  /**
+   * Records and networks become what `work` makes of them, or, where that cannot be stored, what they were, and nobody hears of it. One at
+   * a time.
+   * @throws NotStoredError
+   */
+  async orNothing<T>(work: () => Promise<T>): Promise<T> {
+    const before = { records: this.catalogue.own(), networks: this.networks.stored() };
+    this.#undoable = true;
+    try {
+      const result = await work();
+      await this.checkStored();
+      return result;
+    } catch (error) {
+      if (error instanceof NotStoredError || this.#notStored !== undefined) await this.#undo(before);
+      throw error;
+    } finally {
+      this.#undoable = false;
+    }
+  }
+
+  /** Within `orNothing()`: resolves when what was set so far is stored. @throws NotStoredError where it cannot be */
+  async checkStored(): Promise<void> {
+    await this.whenStored();
+    this.checkStoredSoFar();
+  }
+
+  /** The same of what has been tried already. */
+  checkStoredSoFar(): void {
+    if (this.#notStored !== undefined) throw new NotStoredError(this.#notStored);
+  }
+
+  async #undo(
+    { records, networks }: {
+      readonly records: ReturnType<Catalogue["own"]>;
+      readonly networks: ReturnType<Networks["stored"]>;
+    },
+  ): Promise<void> {
+    this.#undoable = false;
+    this.#notStored = undefined;
+    this.networks.revert(networks);
+    this.o.run((now) => this.catalogue.revert(records, now));
+    await this.whenStored();
+    await this.look();
+  }
+
+  /** Nobody hears of what is not on disk, as long as that can be undone. */
   async #persistUntilDone(): Promise<void> {
     this.#persisting = true;
     try {
       while (this.#persistAgain) {
         this.#persistAgain = false;
         const { revision, stored } = this.catalogue.snapshot();
-        await this.#write(stored);
-        this.o.run((now) => this.catalogue.handlePersisted(revision, now));
+        const trouble = await this.#write(stored);
+        this.#notStored = this.#undoable ? trouble : undefined;
+        if (this.#notStored === undefined) this.o.run((now) => this.catalogue.handlePersisted(revision, now));
       }
     } finally {
       this.#persisting = false;
@@ -903,24 +978,31 @@ export class Services implements Companion {
   }
 
   /** Everything but records, which have their own time; those are written as they are. */
-  async #store(): Promise<void> {
-    await this.#write(this.catalogue.snapshot().stored);
+  #store(): Promise<string | undefined> {
+    return this.#write(this.catalogue.snapshot().stored);
   }
 
-  async saveNetworks(): Promise<void> {
-    await this.#store();
+  /** @throws NotStoredError where networks, and all the rest, cannot be stored */
+  async save(): Promise<void> {
+    const trouble = await this.#store();
+    if (trouble !== undefined) throw new NotStoredError(trouble);
   }
 
-  async #write(records: OwnServices["records"]): Promise<void> {
+  /** @returns why it cannot be; it is tried again then, as it will be by then */
+  async #write(records: OwnServices["records"]): Promise<string | undefined> {
     this.#ids.dirty = false;
     const { networks, removed } = this.networks.stored();
     try {
       await this.#file.write({ networks, removed, ids: this.#ids.stored(), records });
       this.#storeTrouble = undefined;
+      return undefined;
     } catch (error) {
       const { message } = error as Error;
       if (this.#storeTrouble === undefined) this.o.log.error("cannot remember services", { error: message });
       this.#storeTrouble = message;
+      clearTimeout(this.#storeTimer);
+      if (!this.#stopped) this.#storeTimer = setTimeout(() => void this.#store(), STORE_RETRY_MS);
+      return message;
     }
   }
 }

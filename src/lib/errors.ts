@@ -34,6 +34,9 @@ export class OperationError extends Error {
   }
 }
 
+/** What has to survive a restart cannot be written, as on a full disk: the message says which file, and why. */
+export class NotStoredError extends OperationError {}
+
 /** What an HTTP client exits with where it cannot connect, and commands with it. */
 const NOT_CONNECTED = 7;
 

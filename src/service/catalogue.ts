@@ -11,8 +11,8 @@
  * What `poll()` asks for:
  *
  *     persist     write `snapshot().stored`, then `handlePersisted(snapshot's revision)`: own changes wait for it, before anybody hears
- *                 of them, `imports()` and `exports()` included. Where the disk fails, warn, and call it all the same: nothing but
- *                 what is remembered hangs on it
+ *                 of them, `imports()` and `exports()` included. Where the disk fails, `revert()`, or warn and call it all the same:
+ *                 nothing but what is remembered hangs on it
  *     persistOthers  write `others()` some time: what others said, and how our own records fared. At most every 30 s
  *     unicast     mesh.sendUnicast(CHANNEL, to, payload, now); where that is false, `handleUndelivered(to, now)`
  *     broadcast   mesh.sendBroadcast(CHANNEL, data, now)
@@ -156,6 +156,12 @@ export class Catalogue implements GossipChannel {
   /** False: there is no such record. */
   remove(key: RecordKey): boolean {
     return this.#wanted.remove(key);
+  }
+
+  /** Makes our records what `own()` was. Nobody hears of what was otherwise meanwhile and not on disk. */
+  revert(before: readonly ServiceRecord[], now: Instant): void {
+    this.#wanted.revert(before, now);
+    this.#storeSome(now);
   }
 
   /** As they are to be, whether or not they are on disk. */

@@ -64,6 +64,39 @@ Deno.test("what is added and removed before it is on disk is never told", () => 
   assert.deepEqual(us.told(), []);
 });
 
+Deno.test("what cannot be stored is taken back, and nobody hears of it", () => {
+  const us = new Bench();
+  us.set("a", "b");
+  const before = us.catalogue.own();
+  us.catalogue.set(importOf("a", { spec: { weight: 2 } }), 0);
+  us.catalogue.set(importOf("c"), 0);
+  us.catalogue.remove("import b");
+  us.catalogue.setStatus("import a", { health: ["up"], holding: [] }, 0);
+  assert.deepEqual(us.kinds(), ["persist"]);
+  us.catalogue.revert(before, 0);
+  assert.deepEqual(us.kinds(), ["persist"]);
+  us.persist();
+  assert.deepEqual(us.kinds(), []);
+  assert.deepEqual(us.catalogue.own(), us.catalogue.names().flatMap((name) => us.catalogue.imports(name)[0]!.record));
+  assert.deepEqual(us.catalogue.names(), ["a", "b"]);
+  assert.equal(us.catalogue.ownImport("a")?.spec.weight, importOf("a").spec.weight);
+  us.catalogue.checkInvariants();
+
+  us.set("c");
+  assert.deepEqual(us.catalogue.names(), ["a", "b", "c"]);
+});
+
+Deno.test("revert() leaves the status of what is the same otherwise", () => {
+  const us = new Bench();
+  us.set("a");
+  const before = us.catalogue.own();
+  us.catalogue.setStatus("import a", { health: ["up"], holding: [] }, 0);
+  us.outputs();
+  us.catalogue.revert(before, 0);
+  assert.deepEqual(us.kinds(), []);
+  assert.deepEqual(us.catalogue.ownImport("a")?.status.health, ["up"]);
+});
+
 Deno.test("setStatus() tells at once, without a write, and once", () => {
   const us = new Bench();
   us.set("a");

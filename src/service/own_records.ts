@@ -72,6 +72,16 @@ export class OwnRecords {
     return true;
   }
 
+  /** Makes them what they were. Where nothing but the status changed since, it stays. */
+  revert(before: readonly ServiceRecord[], now: Instant): void {
+    const keys = new Set(before.map(keyOf));
+    for (const key of [...this.#wanted.keys()]) if (!keys.has(key)) this.remove(key);
+    for (const record of before) {
+      const there = this.#wanted.get(keyOf(record));
+      if (there === undefined || !sameButStatus(there, record)) this.set(record, now);
+    }
+  }
+
   all(): readonly ServiceRecord[] {
     return [...this.#wanted.values()];
   }
@@ -115,8 +125,9 @@ export class OwnRecords {
       if (unstored > revision) continue;
       this.#unstored.delete(key);
       const record = this.#wanted.get(key);
-      // Added and removed before anybody heard.
-      if (record === undefined && this.#replica.get(key) === undefined) continue;
+      const told = this.#replica.get(key);
+      // It was something else before anybody heard.
+      if (record === undefined || told === undefined ? record === told : sameRecord(record, told)) continue;
       this.#replica.change(key, record, now);
     }
   }
