@@ -13,6 +13,7 @@ import { attachNew, waitEstablished } from "../netns/mesh.ts";
 import { service, waitKnown } from "../netns/services.ts";
 import { delay, waitFor } from "../netns/wait.ts";
 import { isThere } from "../packages.ts";
+import { DENO_RUN } from "../netns/executable.ts";
 
 const SECONDS = 2;
 /** How often a round goes over all ways: what is compared is measured close together. */
@@ -99,7 +100,7 @@ async function setUp(lab: Lab): Promise<Way[]> {
   }
   for (const { number } of ways) backend.spawn(["iperf3", "-s", "-p", String(LOAD + number)]);
   const program = join(import.meta.dirname!, "connections.ts");
-  const server = backend.spawn([...DENO, program, "serve", `${CONNECTIONS}-${CONNECTIONS + ways.length - 1}`]);
+  const server = backend.spawn([...DENO_RUN, program, "serve", `${CONNECTIONS}-${CONNECTIONS + ways.length - 1}`]);
   await waitFor("the server", () => server.stdout.includes("ready"), 10_000);
   for (const way of ways) {
     const ask = ["nc", "-z", "-w", "1", way.address, String(CONNECTIONS + way.number + way.offset)];
@@ -108,8 +109,6 @@ async function setUp(lab: Lab): Promise<Way[]> {
   }
   return ways;
 }
-
-const DENO = [Deno.execPath(), "run", "--quiet", "--allow-all", "--no-prompt", "--no-check", "--no-lock"];
 
 interface Making {
   readonly number: number;
@@ -205,7 +204,7 @@ async function throughput({ from, address, number, offset }: Way, streams: numbe
 async function connectionRate({ from, address, number, offset }: Way): Promise<number> {
   const port = String(CONNECTIONS + number + offset);
   const program = join(import.meta.dirname!, "connections.ts");
-  const command = [...DENO, program, "connect", address, port, String(AT_ONCE), String(SECONDS)];
+  const command = [...DENO_RUN, program, "connect", address, port, String(AT_ONCE), String(SECONDS)];
   const { stdout } = await from.exec(command, { timeoutMs: 60_000 });
   const { perSecond, failed } = JSON.parse(stdout) as { perSecond: number; failed: number };
   if (failed > 0) console.error(`${failed} connections failed`);

@@ -44,6 +44,17 @@ export function start(command: readonly string[], options: CommandOptions = {}):
   return new RunningCommand(command, options);
 }
 
+/** Of programs that run: a test that ends before they do would have left them behind. */
+const running = new Set<Promise<unknown>>();
+
+/** Resolves when all that was started has ended, which what was killed does in a moment; not for ever. */
+export async function allEnded(patienceMs = 5_000): Promise<void> {
+  const late = Promise.withResolvers<void>();
+  const timer = setTimeout(late.resolve, patienceMs);
+  await Promise.race([Promise.allSettled(running), late.promise]);
+  clearTimeout(timer);
+}
+
 /** A started program whose output is collected. */
 export class RunningCommand implements Disposable, AsyncDisposable {
   readonly command: readonly string[];
@@ -64,6 +75,9 @@ export class RunningCommand implements Disposable, AsyncDisposable {
       env: { ...baseEnvironment(), ...options.env },
     }).spawn();
     this.#result = this.#collect(options.input);
+    running.add(this.#result);
+    const forget = () => running.delete(this.#result);
+    this.#result.then(forget, forget);
   }
 
   get pid(): number {

@@ -6,6 +6,18 @@ import { run } from "./command.ts";
 
 const PROJECT = join(import.meta.dirname!, "../..");
 
+/** What goes before a program of ours that is run from its source, with the locked packages: hosts can fetch nothing. */
+export const DENO_RUN: readonly string[] = [
+  Deno.execPath(),
+  "run",
+  "--quiet",
+  "--allow-all",
+  "--no-prompt",
+  "--no-check",
+  `--lock=${join(PROJECT, "deno.lock")}`,
+  "--frozen",
+];
+
 /** The command line of the compiled executable for this machine. */
 export function compiledWeave(): string[] {
   const path = join(PROJECT, "dist/weave");

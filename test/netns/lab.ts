@@ -1,6 +1,6 @@
 /** A laboratory: emulated hosts and what joins them, all gone when it is disposed of. */
 
-import { run } from "./command.ts";
+import { allEnded, run } from "./command.ts";
 import { EmulatedHost, type HostOptions } from "./host.ts";
 import { Link, Port, setFilter } from "./link.ts";
 
@@ -52,6 +52,7 @@ export class Lab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const ends = await Promise.allSettled(this.hosts.map((host) => host[Symbol.asyncDispose]()));
+    await allEnded();
     const failures = ends.filter((end) => end.status === "rejected").map(({ reason }) => (reason as Error).message);
     if (failures.length > 0) throw new Error(failures.join("\n"));
   }

@@ -7,6 +7,7 @@ import type { Container, EmulatedHost } from "./host.ts";
 import type { Lab } from "./lab.ts";
 import { setFilter } from "./link.ts";
 import { delay, waitFor } from "./wait.ts";
+import { DENO_RUN } from "./executable.ts";
 
 /** A host or a container: whatever has an address. */
 export type Machine = Pick<EmulatedHost | Container, "name" | "exec" | "attempt" | "spawn" | "sh">;
@@ -19,8 +20,7 @@ export const CHANGE_MS = 3_000;
 /** A program of ours (`traffic.ts`) on a machine. */
 function traffic(machine: Machine, ...args: readonly string[]): RunningCommand {
   const program = join(import.meta.dirname!, "traffic.ts");
-  const deno = [Deno.execPath(), "run", "--quiet", "--allow-all", "--no-prompt", "--no-check", "--no-lock"];
-  return machine.spawn([...deno, "--v8-flags=--max-old-space-size=256", program, ...args]);
+  return machine.spawn([...DENO_RUN, "--v8-flags=--max-old-space-size=256", program, ...args]);
 }
 
 /**

@@ -9,6 +9,7 @@ import { attachNew, routerPid, waitEstablished } from "./mesh.ts";
 import { serveName, service, waitAnswer, waitKnown } from "./services.ts";
 import { measure, waitFor } from "./wait.ts";
 import { testAsRoot } from "../skip.ts";
+import { DENO_RUN } from "./executable.ts";
 
 const OWN = 1_000;
 /** Of each of two others, as `hostile_peer.ts` says it has. */
@@ -49,7 +50,7 @@ testAsRoot("a thousand services on one gateway, and ten thousand in the mesh", a
     const us = `02:00:00:00:00:0${number}`;
     const launch = ["launch", "--foreground", "--name", us, "--no-restart", gateway.address(host)];
     crowd.use(
-      host.spawn([...DENO, join(import.meta.dirname!, "hostile_peer.ts"), orders.at(-1)!, name, us, ...launch]),
+      host.spawn([...DENO_RUN, join(import.meta.dirname!, "hostile_peer.ts"), orders.at(-1)!, name, us, ...launch]),
     );
   }
   await waitFor("two more peers", async () => (await gateway.weave("status", "peers")).includes("crowd2"), 30_000);
@@ -87,8 +88,6 @@ testAsRoot("a thousand services on one gateway, and ten thousand in the mesh", a
   assert.ok(changeOfAll < 3_000, `one change takes ${changeOfAll} ms`);
   assert.ok(memory < 1024 * 1024, `${memory} KB`);
 });
-
-const DENO = [Deno.execPath(), "run", "--quiet", "--allow-all", "--no-prompt", "--no-check", "--no-lock"];
 
 async function services(host: EmulatedHost): Promise<ServicesReport> {
   return JSON.parse(await host.weave("report")).Services;

@@ -9,6 +9,7 @@ import { attachNew, report, routerPid, waitEstablished } from "./mesh.ts";
 import { ask, rulesOf, scan, serveName, service, show, waitAnswer, waitKnown } from "./services.ts";
 import { delay, waitFor } from "./wait.ts";
 import { testAsRoot } from "../skip.ts";
+import { DENO_RUN } from "./executable.ts";
 
 /** What a router reports of services. */
 async function told(host: EmulatedHost): Promise<ServicesReport> {
@@ -137,10 +138,9 @@ testAsRoot("a peer that lies about services is told of, bounded, and harms nobod
   const names = await Promise.all([gateway, far].map(async (host) => (await report(host)).Router.Name));
   const orders = await Deno.makeTempFile({ prefix: "weave-hostile-" });
   await Deno.remove(orders);
-  const deno = [Deno.execPath(), "run", "--quiet", "--allow-all", "--no-prompt", "--no-check", "--no-lock"];
   const program = join(import.meta.dirname!, "hostile_peer.ts");
   const launch = ["launch", "--foreground", "--name", EVIL, "--no-restart", gateway.address(evil)];
-  await using liar = evil.spawn([...deno, program, orders, ...names, ...launch]);
+  await using liar = evil.spawn([...DENO_RUN, program, orders, ...names, ...launch]);
   const rejections = async () => {
     if (liar.ended) throw new Error(`The hostile peer has ended: ${liar.stderr}`);
     return (await told(gateway)).Rejections;
