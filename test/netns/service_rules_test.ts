@@ -710,6 +710,8 @@ inOwnNamespace(import.meta.url, () => {
     await sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
     await sh("iptables -t nat -A PREROUTING -p tcp -d 192.168.1.2 --dport 8080 -j DNAT --to-destination 10.32.0.1:81");
     await sh("iptables -t nat -A POSTROUTING -o weave -j MASQUERADE");
+    // The first of all may be lost while links come up.
+    for (let i = 0; i < 3 && await outside.ask("tcp", "192.168.1.2", 8080) === "nothing"; i++);
     assert.equal(await outside.ask("tcp", "192.168.1.2", 8080), "server 10.32.0.50");
     const before = await sh("iptables -t nat -S");
     await lab.apply({
