@@ -21,9 +21,9 @@ export interface DriverSocket {
 }
 
 /** Where Docker looks for sockets of plugins. */
-const FOLDER = "/run/docker/plugins";
-export const PLUGIN_SOCKET = `${FOLDER}/weave.sock`;
-export const PLUGIN_MESH_SOCKET = `${FOLDER}/weavemesh.sock`;
+export const PLUGIN_FOLDER = "/run/docker/plugins";
+export const PLUGIN_SOCKET = `${PLUGIN_FOLDER}/weave.sock`;
+export const PLUGIN_MESH_SOCKET = `${PLUGIN_FOLDER}/weavemesh.sock`;
 
 /** Values as `readOptions` gives them. */
 export interface PluginValues {

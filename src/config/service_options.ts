@@ -1,4 +1,5 @@
 /** Options of services and networks. What their values mean the router says, which alone knows this host's networks: here they are text. */
+import { isNetworkName } from "../lib/network_name.ts";
 import { type Option, type Options, text, texts, toggle, unusable, wholeNumber } from "./option.ts";
 
 /** A network of this host, as `--network` names it. */
@@ -18,8 +19,7 @@ export function parseNetwork(given: string): NetworkOption | string {
   const isolated = given.endsWith(ISOLATED);
   const [name, list] = (isolated ? given.slice(0, -ISOLATED.length) : given).split("=", 2);
   if (list === undefined) return "NAME=INTERFACE[,…][:isolated] expected";
-  // A namespace is called after it.
-  if (!/^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$/.test(name!)) {
+  if (!isNetworkName(name!)) {
     return "its name must be of 1 to 31 small letters, digits and dashes";
   }
   if (BUILT_IN.includes(name!)) return `"${name}" is there on every host`;

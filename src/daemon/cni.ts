@@ -8,6 +8,7 @@
 import { announceAddress } from "../host/arp.ts";
 import { CONTAINER_PORT_PREFIX, findBridge } from "../host/bridge.ts";
 import { run } from "../host/command.ts";
+import { isFile } from "../host/files.ts";
 import {
   type ContainerLink,
   ContainerNetns,
@@ -383,14 +384,6 @@ async function delegate({ call, stdin }: CniContext, command: CniContainerCall["
     throw delegateError(name, stdout) ?? failed(`IPAM plugin "${name}" ended with ${code}: ${stderr.trim()}`);
   } finally {
     if (before !== undefined) Deno.env.set("CNI_COMMAND", before);
-  }
-}
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
   }
 }
 

@@ -8,6 +8,7 @@ import { basename, dirname, join } from "node:path";
 import { openSodium } from "../../ffi/sodium.ts";
 import { VERSION } from "../config/version.ts";
 import { findProgram } from "../host/command.ts";
+import { isFile } from "../host/files.ts";
 import { dockerCommand } from "../host/docker.ts";
 import { OperationError } from "../lib/errors.ts";
 import { TAR_END_OCTETS, type TarEntry, tarHeader, tarPadding } from "../lib/tar.ts";
@@ -121,14 +122,6 @@ function realPath(path: string): string | undefined {
     return Deno.realPathSync(path);
   } catch {
     return undefined;
-  }
-}
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
   }
 }
 

@@ -1,5 +1,6 @@
 /** `reset`: leaves no link, chain, rule or file of ours on this host. The router is stopped by the caller, before. */
 import { basename, dirname, join } from "node:path";
+import { PLUGIN_FOLDER } from "../config/plugin_options.ts";
 import { OperationError } from "../lib/errors.ts";
 import { isOurPort } from "../host/bridge.ts";
 import { CONTAINER_LINK, ContainerNetns, linksToBridge } from "../host/container_link.ts";
@@ -15,7 +16,7 @@ import type { Progress } from "./address_book.ts";
 import { HOST, type HostPaths, Plumbing } from "./plumbing.ts";
 
 /** Where Docker looks for drivers: made by us where Docker is not there yet. */
-const PLUGIN_FOLDERS = ["/run/docker/plugins", "/run/docker"];
+const PLUGIN_FOLDERS = [PLUGIN_FOLDER, dirname(PLUGIN_FOLDER)];
 
 export interface ResetOptions {
   /** P of the state files `P-*`: `/var/lib/weave/weave`, or what `--db-prefix` said. */

@@ -6,6 +6,7 @@
 import { dirname } from "node:path";
 import type { RouterOptions } from "../config/options.ts";
 import { findProgram, run } from "../host/command.ts";
+import { exists } from "../host/files.ts";
 import { dockerCommand, dockerIsThere } from "../host/docker.ts";
 import { HELPER_FOLDER } from "../host/helper.ts";
 import { OperationError } from "../lib/errors.ts";
@@ -187,13 +188,4 @@ function sharedMounts(): (path: string) => boolean {
 
 function isBelow(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder === "/" ? "/" : `${folder}/`);
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -1,5 +1,6 @@
 /** The unit with which systemd runs the router: what it says, and how it comes and goes. */
 import { findProgram, run } from "../host/command.ts";
+import { exists } from "../host/files.ts";
 import { removeIfThere } from "../host/store.ts";
 import { OperationError } from "../lib/errors.ts";
 
@@ -108,7 +109,7 @@ export async function installUnit({ command, environment }: UnitOptions): Promis
 /** Stops the router and removes its unit; where there is none, nothing happens. */
 export async function removeUnit(): Promise<void> {
   const systemctl = findSystemctl();
-  if (await isThere(UNIT_FILE)) await tell(systemctl, "disable", "--now", UNIT);
+  if (exists(UNIT_FILE)) await tell(systemctl, "disable", "--now", UNIT);
   await removeIfThere(UNIT_FILE);
   await removeIfThere(ENVIRONMENT_FILE);
   await tell(systemctl, "daemon-reload");
@@ -148,18 +149,5 @@ async function writeFile(path: string, text: string, mode: number): Promise<void
     await Deno.rename(beside, path);
   } catch (error) {
     throw new OperationError(`Cannot write "${path}": ${(error as Error).message}`, 1, { cause: error });
-  }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
   }
 }

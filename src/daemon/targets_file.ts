@@ -5,6 +5,7 @@
  *     P-running        there while a router runs that nobody has stopped: a start that finds it is a restart, after a crash or a
  *                      reboot, and goes on with the stored targets
  */
+import { exists } from "../host/files.ts";
 import { StoreFile, writeAtomically } from "../host/store.ts";
 import { markerFile } from "./process.ts";
 
@@ -34,15 +35,6 @@ export function hasState(prefix: string): boolean {
 /** Whether the last router here was not stopped. */
 export function wasRunning(prefix: string): boolean {
   return exists(markerFile(prefix));
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 export async function markRunning(prefix: string): Promise<void> {

@@ -1,23 +1,15 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { asVector, fromVector, type VectorEntry } from "../../test/name_vectors.ts";
 import { ProtocolError } from "../lib/errors.ts";
 import { formatIpv4, parseIpv4 } from "../lib/ip.ts";
 import { SILENT } from "../lib/log.ts";
-import { formatMac, parsePeerName, type PeerName } from "../lib/mac.ts";
+import { parsePeerName, type PeerName } from "../lib/mac.ts";
 import type { GossipData } from "../mesh/gossip.ts";
 import type { GossipChannel } from "../mesh/hub.ts";
 import { parseName } from "../wire/dns.ts";
 import { compareOnWire, decodeNames, encodeNames, type NameEntry } from "../wire/nameserver.ts";
 import { type Entry, NAME_RECORDS, Names, NAMESERVER, type NamesOutput } from "./entries.ts";
-
-interface VectorEntry {
-  addr: string;
-  containerID: string;
-  hostname: string;
-  origin: string;
-  tombstone: string;
-  version: number;
-}
 
 interface MergeCase {
   after: VectorEntry[];
@@ -496,29 +488,6 @@ function payloadOf(entries: readonly NameEntry[], timestamp = NOW): Uint8Array {
 
 function entry(hostname: string, address: string, origin: PeerName): NameEntry {
   return { hostname, origin, containerId: "c", data: parseIpv4(address)!, version: 0, tombstone: 0 };
-}
-
-function fromVector({ addr, containerID, hostname, origin, tombstone, version }: VectorEntry): NameEntry {
-  const data = parseIpv4(addr)!;
-  return {
-    hostname,
-    origin: parsePeerName(origin)!,
-    containerId: containerID,
-    data,
-    version,
-    tombstone: Number(tombstone),
-  };
-}
-
-function asVector({ hostname, origin, containerId, data, version, tombstone }: NameEntry): VectorEntry {
-  return {
-    addr: formatIpv4(data as number),
-    containerID: containerId,
-    hostname,
-    origin: formatMac(origin),
-    tombstone: String(tombstone),
-    version,
-  };
 }
 
 /** Entries that differ in letter case alone may stand in either order. */

@@ -12,6 +12,7 @@ import {
   parseCidr,
   parseIpv4,
 } from "../lib/ip.ts";
+import { isNetworkName } from "../lib/network_name.ts";
 import {
   formatPortRange,
   MAX_PORT,
@@ -24,7 +25,6 @@ import {
 import {
   isHostAddress,
   isHostName,
-  isNetworkName,
   isServiceName,
   MAX_ALLOWED,
   MAX_BACKENDS,

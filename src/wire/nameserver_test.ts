@@ -1,20 +1,11 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { asVector, fromVector, type VectorEntry } from "../../test/name_vectors.ts";
 import { mutated } from "../../test/mutated.ts";
 import { WireError } from "../lib/errors.ts";
-import { formatIpv4, parseIpv4 } from "../lib/ip.ts";
-import { formatMac, parsePeerName, type PeerName } from "../lib/mac.ts";
+import type { PeerName } from "../lib/mac.ts";
 import { GobWriter, INT, slice, STRING, struct, UINT } from "./gob.ts";
 import { compareOnWire, decodeNames, encodeNames, identityOf, type NameEntry, nameIds } from "./nameserver.ts";
-
-interface VectorEntry {
-  addr: string;
-  containerID: string;
-  hostname: string;
-  origin: string;
-  tombstone: string;
-  version: number;
-}
 
 interface GossipCase {
   hex: string;
@@ -161,28 +152,6 @@ function written(entries: (typeof RAW)[]): Uint8Array {
   const writer = new GobWriter();
   writer.write(struct("GossipData", { Timestamp: INT, Entries: slice(entry) }), { Timestamp: 7n, Entries: entries });
   return writer.finish();
-}
-
-function fromVector({ addr, containerID, hostname, origin, tombstone, version }: VectorEntry): NameEntry {
-  return {
-    hostname,
-    origin: parsePeerName(origin)!,
-    containerId: containerID,
-    data: parseIpv4(addr)!,
-    version,
-    tombstone: Number(tombstone),
-  };
-}
-
-function asVector({ hostname, origin, containerId, data, version, tombstone }: NameEntry): VectorEntry {
-  return {
-    addr: formatIpv4(data as number),
-    containerID: containerId,
-    hostname,
-    origin: formatMac(origin),
-    tombstone: String(tombstone),
-    version,
-  };
 }
 
 function vectors<T>(file: string): T[] {

@@ -23,6 +23,7 @@ import {
 } from "../lib/ip.ts";
 import type { Json, JsonObject } from "../lib/json.ts";
 import { formatMac, parsePeerName, type PeerName } from "../lib/mac.ts";
+import { isNetworkName } from "../lib/network_name.ts";
 import {
   formatPortRange,
   MAX_PORT,
@@ -372,11 +373,6 @@ export function checkRecord(value: unknown): ServiceRecord {
 /** A service's name: one DNS label in lower case. */
 export function isServiceName(text: string): boolean {
   return /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(text);
-}
-
-/** A network's name, `host` and `weave` among them. */
-export function isNetworkName(text: string): boolean {
-  return /^[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?$/.test(text);
 }
 
 /** A host's name in DNS, in lower case and without a dot at its end; no address. */
