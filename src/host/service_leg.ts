@@ -16,6 +16,24 @@ import { type Links, setSysctl } from "./links.ts";
 export const MESH_LEG = "weave-svc";
 const PORT = "vethwe-svc";
 
+const ARP_TABLE = "arp weave-services";
+
+/**
+ * Who asks by ARP also tells where he is, and the kernel would ask for what it sends here with the address of the bridge: machines would
+ * send to this link what is for the bridge, by whose name others have rules. So here one asks as who has no address yet (RFC 5227 §1.1).
+ */
+export const MESH_LEG_RULES = `add table ${ARP_TABLE}
+delete table ${ARP_TABLE}
+table ${ARP_TABLE} {
+  chain output {
+    type filter hook output priority filter; policy accept;
+    oifname "${MESH_LEG}" arp operation request arp saddr ip set 0.0.0.0
+  }
+}
+`;
+
+export const REMOVE_MESH_LEG_RULES = `add table ${ARP_TABLE}\ndelete table ${ARP_TABLE}\n`;
+
 /** @returns whether anything was changed */
 export function ensureMeshLeg(links: Links, bridge: Link): boolean {
   const { mtu } = bridge;
