@@ -194,6 +194,6 @@ export async function resetServiceKernel(options: ServiceKernelOptions): Promise
   await (await KernelSettings.open(serviceSettingsFile(options.runDir))).restore();
   using links = new Links();
   applyRouting(links, NO_ROUTING);
-  removeMeshLeg(links);
+  removeMeshLeg(links, options.bridge);
   await removeIsolatedNetworks(options.runDir);
 }

@@ -11,28 +11,11 @@
  *     out:  port ─ bridge `weave` ─ vethwe-svc ═ weave-svc
  */
 import type { Link } from "../wire/rtnetlink.ts";
+import { announceAddresses } from "./arp.ts";
 import { type Links, setSysctl } from "./links.ts";
 
 export const MESH_LEG = "weave-svc";
 const PORT = "vethwe-svc";
-
-const ARP_TABLE = "arp weave-services";
-
-/**
- * Who asks by ARP also tells where he is, and the kernel would ask for what it sends here with the address of the bridge: machines would
- * send to this link what is for the bridge, by whose name others have rules. So here one asks as who has no address yet (RFC 5227 §1.1).
- */
-export const MESH_LEG_RULES = `add table ${ARP_TABLE}
-delete table ${ARP_TABLE}
-table ${ARP_TABLE} {
-  chain output {
-    type filter hook output priority filter; policy accept;
-    oifname "${MESH_LEG}" arp operation request arp saddr ip set 0.0.0.0
-  }
-}
-`;
-
-export const REMOVE_MESH_LEG_RULES = `add table ${ARP_TABLE}\ndelete table ${ARP_TABLE}\n`;
 
 /** @returns whether anything was changed */
 export function ensureMeshLeg(links: Links, bridge: Link): boolean {
@@ -41,7 +24,7 @@ export function ensureMeshLeg(links: Links, bridge: Link): boolean {
   let port = links.find(PORT);
   let changed = false;
   if (leg === undefined || port === undefined || leg.peer !== port.index) {
-    removeMeshLeg(links);
+    deleteMeshLeg(links);
     leg = links.create({ name: MESH_LEG, mtu, kind: { type: "veth", peer: { name: PORT, mtu } } });
     port = links.find(PORT)!;
     changed = true;
@@ -73,8 +56,15 @@ export function meshLegIntact(links: Links, bridge: Link): boolean {
     leg.mtu === bridge.mtu;
 }
 
+/** Those who learnt our addresses from what is asked by this link learn that they are the bridge's. */
+export function removeMeshLeg(links: Links, bridge: string | undefined): void {
+  if (!deleteMeshLeg(links) || bridge === undefined) return;
+  const there = links.find(bridge);
+  if (there?.up === true) announceAddresses(there, links.addresses(there.index).map(({ address }) => address));
+}
+
 /** @returns whether it was there */
-export function removeMeshLeg(links: Links): boolean {
+function deleteMeshLeg(links: Links): boolean {
   return [MESH_LEG, PORT].map((name) => links.find(name)).some((link) =>
     link !== undefined && links.delete(link.index)
   );

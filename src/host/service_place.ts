@@ -8,14 +8,7 @@ import { differ, type KernelSettings, pushDown, setAll } from "./kernel_settings
 import { Links, readSysctl } from "./links.ts";
 import type { Netns } from "./netns.ts";
 import { NftGeneration, type NftPlace, readNftTable, runNft } from "./nft.ts";
-import {
-  ensureMeshLeg,
-  MESH_LEG,
-  MESH_LEG_RULES,
-  meshLegIntact,
-  REMOVE_MESH_LEG_RULES,
-  removeMeshLeg,
-} from "./service_leg.ts";
+import { ensureMeshLeg, MESH_LEG, meshLegIntact, removeMeshLeg } from "./service_leg.ts";
 import { applyRouting, NO_ROUTING, planRouting, presentRouting, type Routing, sameRouting } from "./service_routes.ts";
 import {
   HOST,
@@ -89,9 +82,6 @@ export class ServicePlace implements Disposable {
     const wanted = this.#plan(plan, { make: true });
     if (wanted === undefined) return false;
     const before = this.#applied ?? (this.#present === undefined ? "nothing" : undefined);
-    if (this.#bridge !== undefined && (this.#applied === undefined || this.#present === undefined || this.#madeLeg)) {
-      await this.#runOptional(MESH_LEG_RULES);
-    }
     let changed = await this.#applyRules(wanted.rules);
     try {
       // Rules come first, which keep out what settings let in.
@@ -118,7 +108,7 @@ export class ServicePlace implements Disposable {
   async reset(): Promise<void> {
     if (this.options.netns === undefined) await this.options.settings.restore();
     applyRouting(this.#links, NO_ROUTING);
-    if (removeMeshLeg(this.#links)) await this.#runOptional(REMOVE_MESH_LEG_RULES);
+    removeMeshLeg(this.#links, this.#bridge);
     await this.#read();
     if (this.#present !== undefined) await runNft(REMOVE_TABLE, this.#nft);
     this.#present = this.#applied = undefined;
@@ -180,15 +170,6 @@ export class ServicePlace implements Disposable {
     const after = this.#generation.read();
     this.#sureAt = before !== undefined && before === this.#sureAt && after === before + 1 ? after : undefined;
     return true;
-  }
-
-  /** A kernel without rules for ARP does without them. */
-  async #runOptional(script: string): Promise<void> {
-    try {
-      await runNft(script, this.#nft);
-    } catch (error) {
-      if (!(error instanceof OperationError)) throw error;
-    }
   }
 
   async #applySettings(wanted: ReadonlyMap<string, number>): Promise<boolean> {
