@@ -25,6 +25,8 @@ interface Layer {
   readonly action?: () => Promise<void>;
   /** Files and folders for `deno test`; those that are not there are left out. */
   readonly paths?: readonly string[];
+  /** The layer that it runs beside: both wait more than they work. */
+  readonly beside?: string;
 }
 
 const LAYERS: readonly Layer[] = [
@@ -51,7 +53,13 @@ const LAYERS: readonly Layer[] = [
     paths: ["test/executable"],
   },
   { name: "netns", what: "emulated hosts with the executable", tools: NETWORK_TOOLS, paths: ["test/netns"] },
-  { name: "docker", what: "a real Docker engine on an emulated host", tools: NETWORK_TOOLS, paths: ["test/docker"] },
+  {
+    name: "docker",
+    what: "a real Docker engine on an emulated host",
+    tools: NETWORK_TOOLS,
+    paths: ["test/docker"],
+    beside: "netns",
+  },
   { name: "soak", what: "full speed with changes going on", tools: NETWORK_TOOLS, paths: ["test/soak"] },
 ];
 
@@ -59,6 +67,11 @@ interface Counts {
   passed: number;
   failed: number;
   skipped: number;
+}
+
+interface Result {
+  readonly counts: Counts;
+  readonly seconds: number;
 }
 
 async function main(args: readonly string[]): Promise<number> {
@@ -76,13 +89,21 @@ async function main(args: readonly string[]): Promise<number> {
 
   const total: Counts = { passed: 0, failed: 0, skipped: 0 };
   const remarks: string[] = [];
-  for (const layer of layers) {
-    console.log(`\n=== ${layer.name}: ${layer.what}`);
-    const started = performance.now();
-    const counts = await runLayer(layer, remarks);
-    const seconds = Math.round((performance.now() - started) / 1000);
+  const show = (layer: Layer, { counts, seconds }: Result) => {
     console.log(`=== ${layer.name}: ${summary(counts)} in ${seconds} s`);
     add(total, counts);
+  };
+  const isSecond = (layer: Layer) => layers.some(({ name }) => name === layer.beside);
+  for (const layer of layers.filter((layer) => !isSecond(layer))) {
+    const second = layers.find(({ beside }) => beside === layer.name);
+    const file = second && await Deno.makeTempFile({ prefix: "weave-test-", suffix: ".log" });
+    const both = second && file ? runLayer(second, remarks, file) : undefined;
+    show(layer, await runLayer(layer, remarks));
+    if (!second || !file) continue;
+    const result = await both!;
+    console.log(await Deno.readTextFile(file));
+    await Deno.remove(file);
+    show(second, result);
   }
 
   console.log();
@@ -91,10 +112,15 @@ async function main(args: readonly string[]): Promise<number> {
   return total.failed === 0 && total.passed > 0 ? 0 : 1;
 }
 
-async function runLayer(layer: Layer, remarks: string[]): Promise<Counts> {
+/** @param log a file for what it prints, if not here */
+async function runLayer(layer: Layer, remarks: string[], log?: string): Promise<Result> {
+  const title = `\n=== ${layer.name}: ${layer.what}`;
+  if (log === undefined) console.log(title);
+  else await Deno.writeTextFile(log, `${title}\n`);
+  const started = performance.now();
   const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
   for (const args of layer.commands ?? []) {
-    const succeeded = await deno(args);
+    const succeeded = await deno(args, log);
     if (!succeeded) remarks.push(`failed: ${layer.name}: deno ${args.join(" ")}`);
     add(counts, { passed: Number(succeeded), failed: Number(!succeeded), skipped: 0 });
   }
@@ -109,8 +135,8 @@ async function runLayer(layer: Layer, remarks: string[]): Promise<Counts> {
     }
   }
   const paths = (layer.paths ?? []).filter((path) => exists(join(PROJECT, path)));
-  if (paths.length > 0) add(counts, await runTests(layer.name, paths, remarks));
-  return counts;
+  if (paths.length > 0) add(counts, await runTests(layer.name, paths, remarks, log));
+  return { counts, seconds: Math.round((performance.now() - started) / 1000) };
 }
 
 function add(total: Counts, counts: Counts): void {
@@ -121,12 +147,17 @@ function summary(counts: Counts): string {
   return `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`;
 }
 
-async function runTests(layer: string, paths: readonly string[], remarks: string[]): Promise<Counts> {
+async function runTests(
+  layer: string,
+  paths: readonly string[],
+  remarks: string[],
+  log: string | undefined,
+): Promise<Counts> {
   const report = await Deno.makeTempFile({ prefix: "weave-test-", suffix: ".xml" });
   try {
     // Not `--quiet`: that would keep back what tests measured.
     const flags = ["--allow-all", "--no-prompt", "--no-check", ...LOCKED, `--junit-path=${report}`];
-    const succeeded = await deno(["test", ...flags, ...paths]);
+    const succeeded = await deno(["test", ...flags, ...paths], log);
     const cases = readReport(await Deno.readTextFile(report));
     const failed = cases.filter((test) => test.outcome === "failed");
     const skipped = cases.filter((test) => test.outcome === "skipped").map((test) => skipReason(test.name));
@@ -176,15 +207,24 @@ async function compileAll(): Promise<void> {
   }
 }
 
-async function deno(args: readonly string[]): Promise<boolean> {
+async function deno(args: readonly string[], log?: string): Promise<boolean> {
+  const output = log === undefined ? "inherit" : "piped";
   const command = new Deno.Command(Deno.execPath(), {
     args: [...args],
     cwd: PROJECT,
     stdin: "null",
+    stdout: output,
+    stderr: output,
     // A registry may be reached through a proxy with a certificate that only the system knows.
     env: { DENO_TLS_CA_STORE: "system,mozilla" },
   });
-  return (await command.spawn().status).success;
+  const child = command.spawn();
+  if (log !== undefined) await Promise.all([child.stdout, child.stderr].map((stream) => keep(stream, log)));
+  return (await child.status).success;
+}
+
+async function keep(stream: ReadableStream<Uint8Array>, log: string): Promise<void> {
+  for await (const octets of stream) await Deno.writeFile(log, octets, { append: true });
 }
 
 function exists(path: string): boolean {

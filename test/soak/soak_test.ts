@@ -6,7 +6,7 @@ import { delay } from "../netns/wait.ts";
 import { testAsRoot } from "../skip.ts";
 
 /** How long; `deno task test:long` says more. */
-const SECONDS = Number(Deno.env.get("WEAVE_SOAK_SECONDS") ?? 60);
+const SECONDS = Number(Deno.env.get("WEAVE_SOAK_SECONDS") ?? 30);
 
 /** When the router has met everything once, and its memory is taken as the measure. */
 const WARM_SECONDS = 20;
